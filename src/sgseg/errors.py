@@ -1,0 +1,28 @@
+"""The errors that a user can cause and cure; the command line prints each as one line."""
+
+
+class SGSegError(Exception):
+    """Something the user can put right. The message names the culprit and the cure."""
+
+
+class ReportError(SGSegError, ValueError):
+    """A report that is not understood, or that contradicts itself."""
+
+
+class ImageError(SGSegError, ValueError):
+    """A file that is not a readable chest X-ray."""
+
+
+class DataError(SGSegError, ValueError):
+    """A data set that is incomplete or inconsistent."""
+
+
+class ConfigError(SGSegError, ValueError):
+    """A configuration that does not make sense."""
+
+
+class MissingExtraError(SGSegError, ImportError):
+    """An optional part of the package that is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs an optional part of SGSeg: pip install 'sgseg[{extra}]'")

@@ -1,0 +1,19 @@
+"""Results as files and pictures: masks, overlays, contact sheets, JSON."""
+
+from sgseg.formats.atomic import atomic
+from sgseg.formats.mask import save_mask, save_picture
+from sgseg.formats.overlay import overlay
+from sgseg.formats.predictions import write_json
+from sgseg.formats.sheet import SheetRow, contact_sheet
+from sgseg.formats.zones import zone_grid
+
+__all__ = [
+    "SheetRow",
+    "atomic",
+    "contact_sheet",
+    "overlay",
+    "save_mask",
+    "save_picture",
+    "write_json",
+    "zone_grid",
+]

@@ -1,0 +1,71 @@
+"""SGSeg-compact: the paper's idea for a laptop; the model that ships."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sgseg.models.efficientnet import CHANNELS, EfficientNetLite0
+from sgseg.models.guided_decoder import GuidedDecoder
+from sgseg.models.lerg import CompactLERG
+from sgseg.models.report_encoder import NO_REPORT, ReportEncoder
+
+
+class Encoded(NamedTuple):
+    """What one look at an image gives.
+
+    Attributes:
+        features: decoder features at strides 4, 8, 16, 32, each (B, C, H/s, W/s).
+        zone_logits: (B, 6) in the order of `anatomy.ZONES`.
+    """
+
+    features: tuple[Tensor, ...]
+    zone_logits: Tensor
+
+
+class SGSegCompact(nn.Module):
+    """EfficientNet-Lite0, LERG in miniature, a table of 64 reports, a guided decoder.
+
+    Images are float32 (B, 1, H, W), z-scored per image, H and W multiples of 32.
+    """
+
+    def __init__(
+        self, decoder_dims: Sequence[int] = (48, 96, 144, 192), report_dim: int = 128, report_tokens: int = 8
+    ) -> None:
+        super().__init__()
+        self.encoder = EfficientNetLite0()
+        self.lerg = CompactLERG(CHANNELS[2:])
+        self.report_encoder = ReportEncoder(report_dim, report_tokens)
+        self.decoder = GuidedDecoder(CHANNELS, decoder_dims, report_dim)
+
+    def encode(self, images: Tensor) -> Encoded:
+        """Looks at the images once; everything that needs no report."""
+        features = self.encoder(images)
+        return Encoded(self.decoder.project(features), self.lerg(features[2], features[3]))
+
+    def decode(self, features: Sequence[Tensor], report: Tensor, table: Tensor) -> Tensor:
+        """Masks of encoded images, guided by reports.
+
+        Args:
+            features: of `encode`.
+            report: (B,) int64, index of the ZoneSet that the report names, or `NO_REPORT`.
+            table: report tokens, from `report_encoder()`.
+
+        Returns:
+            Mask logits (B, 1, H, W).
+        """
+        logits: Tensor = self.decoder(features, table[report], report != NO_REPORT)
+        return logits
+
+    def forward(self, images: Tensor, report: Tensor) -> tuple[Tensor, Tensor]:
+        """Mask logits (B, 1, H, W) under the given reports, and zone logits (B, 6)."""
+        encoded = self.encode(images)
+        return self.decode(encoded.features, report, self.report_encoder()), encoded.zone_logits
+
+
+def repeat_features(features: Sequence[Tensor], times: int) -> tuple[Tensor, ...]:
+    """Stacks the batch `times` times, to decode every image under several reports at once."""
+    return tuple(torch.cat([x] * times) for x in features)

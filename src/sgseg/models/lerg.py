@@ -1,0 +1,86 @@
+"""Localization-enhanced report generation (LERG) in miniature: image features -> six zone logits.
+
+Paper §2.2: a detector's object predictions X are aggregated by learned location queries q,
+A = softmax(X qᵀ) X (eq. 1), and classified into six zones, which are decoded into the report.
+RT-DETR's parts stand here in small: intra-scale attention on the coarsest map, cross-scale fusion,
+and a few object queries decoded against the fused features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sgseg.anatomy import ZONES
+from sgseg.models.layers import ConvNormAct, Position2d, to_map, to_tokens
+
+
+class LocationAggregation(nn.Module):
+    """Location-based attention aggregation, A = softmax(X qᵀ) X (paper, eq. 1): one query for each zone.
+
+    The softmax runs over the objects, so each zone draws on the objects that speak of it.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(len(ZONES), dim) * dim**-0.5)
+
+    def forward(self, objects: Tensor) -> Tensor:
+        """(B, N, dim) objects -> (B, 6, dim), one vector for each zone."""
+        attention = torch.softmax(objects @ self.queries.T, dim=1)
+        return attention.transpose(1, 2) @ objects
+
+
+class CrossScaleFusion(nn.Module):
+    """Attention within the coarsest scale, then a top-down and a bottom-up pass (RT-DETR's AIFI and CCFM)."""
+
+    def __init__(self, channels: Sequence[int], dim: int, heads: int) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList(nn.Conv2d(c, dim, 1) for c in channels)
+        self.position = Position2d(dim)
+        self.intra_scale = nn.TransformerEncoderLayer(
+            dim, heads, 2 * dim, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.top_down = ConvNormAct(dim, dim)
+        self.bottom_up = ConvNormAct(dim, dim)
+
+    def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        """Features at strides 16 and 32 -> (B, tokens of both, dim), positions added."""
+        fine, coarse = (lateral(x) for lateral, x in zip(self.lateral, (fine, coarse), strict=True))
+        position = self.position(*coarse.shape[2:])
+        coarse = to_map(self.intra_scale(to_tokens(coarse) + position), coarse)
+        fine = self.top_down(fine + F.interpolate(coarse, scale_factor=2.0, mode="nearest"))
+        coarse = self.bottom_up(coarse + F.avg_pool2d(fine, 2))
+        return torch.cat([to_tokens(x) + self.position(*x.shape[2:]) for x in (fine, coarse)], dim=1)
+
+
+class CompactLERG(nn.Module):
+    """Features at strides 16 and 32 -> zone logits (B, 6) in the order of `anatomy.ZONES`."""
+
+    def __init__(
+        self, channels: Sequence[int], dim: int = 128, objects: int = 12, layers: int = 2, heads: int = 4
+    ) -> None:
+        super().__init__()
+        self.fusion = CrossScaleFusion(channels, dim, heads)
+        self.objects = nn.Parameter(torch.randn(objects, dim) * 0.02)
+        self.decoder = nn.ModuleList(
+            nn.TransformerDecoderLayer(
+                dim, heads, 2 * dim, dropout=0.1, activation="gelu", batch_first=True, norm_first=True
+            )
+            for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(dim)
+        self.aggregate = LocationAggregation(dim)
+        self.classify = nn.Parameter(torch.randn(len(ZONES), dim) * dim**-0.5)
+        self.bias = nn.Parameter(torch.zeros(len(ZONES)))
+
+    def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        memory = self.fusion(fine, coarse)
+        objects = self.objects.expand(len(memory), -1, -1)
+        for layer in self.decoder:
+            objects = layer(objects, memory)
+        zones = self.aggregate(self.norm(objects))
+        return (zones * self.classify).sum(-1) + self.bias

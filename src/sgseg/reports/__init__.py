@@ -1,0 +1,14 @@
+"""The language of reports: zones <-> sentence, and which report guides the decoder."""
+
+from sgseg.reports.grammar import NO_INFECTION, parse, write
+from sgseg.reports.guidance import SOFT_REPORTS, Guidance, likeliest_reports, report_probabilities
+
+__all__ = [
+    "NO_INFECTION",
+    "SOFT_REPORTS",
+    "Guidance",
+    "likeliest_reports",
+    "parse",
+    "report_probabilities",
+    "write",
+]

@@ -1,0 +1,192 @@
+"""What is trained, on what, and how: plain YAML, checked before anything runs."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sgseg.errors import ConfigError
+
+SHIPPED = Path(__file__).resolve().parents[1] / "configs"
+
+
+class Strict(BaseModel):
+    """A section whose misspelt keys are errors, and which does not change once it is read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(Strict):
+    """Where the X-rays are.
+
+    Attributes:
+        root: a data set in one of the layouts of `sgseg.data`.
+        negatives: X-rays without a finding, in a layout of `sgseg.data`, added to each split.
+        negatives_repeat: how often each of them counts in an epoch of training.
+    """
+
+    root: Path | None = None
+    negatives: Path | None = None
+    negatives_repeat: int = Field(4, ge=1)
+
+
+class Augmentation(Strict):
+    """How far training images are changed; 0 switches a change off.
+
+    Attributes:
+        rotate: largest rotation, degrees.
+        zoom: largest zoom, in or out, as a factor above 1.
+        stretch: largest change of the aspect ratio, as a factor above 1.
+        shift: largest shift, as a share of the image's side.
+        flip: probability of a mirrored image (zones change sides with it).
+        gamma: largest exponent, and one over it the smallest.
+        blur: probability of a slight blur.
+        noise: probability of added noise.
+        erase: probability of a rectangle painted over.
+        border: probability of a bar painted over one or more edges.
+    """
+
+    rotate: float = Field(12, ge=0, le=45)
+    zoom: float = Field(1.25, ge=1, le=2)
+    stretch: float = Field(1.12, ge=1, le=1.5)
+    shift: float = Field(0.08, ge=0, le=0.5)
+    flip: float = Field(0, ge=0, le=1)
+    gamma: float = Field(1.6, ge=1, le=3)
+    blur: float = Field(0.15, ge=0, le=1)
+    noise: float = Field(0.2, ge=0, le=1)
+    erase: float = Field(0.25, ge=0, le=1)
+    border: float = Field(0.15, ge=0, le=1)
+
+
+class Reports(Strict):
+    """Which reports guide the second of the two decodings; the rest of the time it is the model's own.
+
+    Attributes:
+        true: share of the true report.
+        corrupted: share of the true report with one or two zones changed.
+    """
+
+    true: float = Field(0.7, ge=0, le=1)
+    corrupted: float = Field(0.08, ge=0, le=1)
+
+
+class Stage(Strict):
+    """A part of training with its own resolution and schedule; it starts from the last stage's weights.
+
+    Attributes:
+        name: of its folder.
+        size: side of the square images, pixels; a multiple of 32.
+        epochs: passes over the training split.
+        batch: images per step.
+        learning_rate: peak of the one-cycle schedule for all but the encoder.
+        encoder_learning_rate: the encoder's.
+        warm_up: share of the steps on the way to the peak; cosine to below 1e-6 after it.
+        zone_weight: weight of the zone loss beside the two mask losses.
+        phantoms: synthetic X-rays added to the training split.
+    """
+
+    name: str
+    size: int = Field(224, ge=64, le=1024, multiple_of=32)
+    epochs: int = Field(ge=1)
+    batch: int = Field(32, ge=2)
+    learning_rate: float = Field(3e-4, gt=0)
+    encoder_learning_rate: float = Field(3e-4, gt=0)
+    warm_up: float = Field(0.15, ge=0, lt=1)
+    zone_weight: float = Field(0.3, ge=0)
+    phantoms: int = Field(0, ge=0)
+
+
+class Config(Strict):
+    """Everything that decides what comes out of a training run.
+
+    Attributes:
+        model: which network.
+        init: `pretrained` (ImageNet and BERT from their packages), `shipped` (the released weights), or
+            a run folder whose weights to start from.
+        seed: of everything random.
+        weight_decay: of AdamW, on matrices and kernels.
+        ema: decay of the moving average of the weights, which is what is validated and kept.
+        precision: `auto` measures whether bfloat16 is faster here.
+    """
+
+    model: Literal["sgseg-compact"]
+    init: str = "pretrained"
+    seed: int = Field(0, ge=0)
+    weight_decay: float = Field(0.01, ge=0)
+    ema: float = Field(0.995, ge=0, lt=1)
+    precision: Literal["auto", "bf16-mixed", "32-true"] = "auto"
+    data: Data = Data()
+    augmentation: Augmentation = Augmentation()
+    reports: Reports = Reports()
+    stages: tuple[Stage, ...] = Field(min_length=1)
+
+    def dump(self) -> str:
+        """As YAML that `load` reads back."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def names() -> list[str]:
+    """The configurations that come with the package."""
+    return sorted(str(path.relative_to(SHIPPED).with_suffix("")) for path in SHIPPED.rglob("*.yaml"))
+
+
+def load(source: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Reads a configuration.
+
+    Args:
+        source: the name of one that comes with the package, or a YAML file.
+        overrides: `key=value`, the key dotted (`data.root=…`, `stages.0.epochs=3`), the value YAML.
+
+    Raises:
+        ConfigError: there is no such configuration, or something in it makes no sense.
+    """
+    path = SHIPPED / f"{source}.yaml"
+    if not path.is_file():
+        path = Path(source)
+    if not path.is_file():
+        raise ConfigError(
+            f"there is no configuration {str(source)!r}; give a YAML file or one of {', '.join(names())}"
+        )
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    for override in overrides:
+        _set(tree, override)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: " + "; ".join(_explain(error))) from error
+
+
+def _set(tree: Any, override: str) -> None:
+    """Changes one value of a tree of dictionaries and lists in place."""
+    key, equals, text = override.partition("=")
+    if not equals or key.startswith("-"):
+        raise ConfigError(f"{override!r} is not key=value, as in stages.0.epochs=3")
+    *parents, last = key.split(".")
+    try:
+        for parent in parents:
+            tree = tree[int(parent)] if isinstance(tree, list) else tree.setdefault(parent, {})
+        tree[int(last) if isinstance(tree, list) else last] = yaml.safe_load(text)
+    except (AttributeError, IndexError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{override!r} does not fit the configuration ({error})") from error
+
+
+def _explain(error: ValidationError) -> Iterator[str]:
+    """One sentence for each fault; for a misspelt key the nearest right one."""
+    for fault in error.errors():
+        place = ".".join(map(str, fault["loc"]))
+        if fault["type"] != "extra_forbidden":
+            yield f"{place}: {fault['msg'].lower()}"
+            continue
+        section: Any = {"data": Data, "augmentation": Augmentation, "reports": Reports, "stages": Stage}.get(
+            str(fault["loc"][0]) if len(fault["loc"]) > 1 else "", Config
+        )
+        near = difflib.get_close_matches(str(fault["loc"][-1]), section.model_fields, 1, cutoff=0)
+        yield f"there is no key {place}; did you mean {near[0]}?"

@@ -1,0 +1,226 @@
+"""A training run: its folder, its stages one after the other, and how it goes on after an interruption.
+
+RUN/config.yaml        everything that decides what comes out
+RUN/run.json           version, commit, machine, precision
+RUN/1-128px/           a stage: last.ckpt, best.ckpt, metrics.csv, curves.png, samples.png
+RUN/weights.safetensors   the network that the last stage chose
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import subprocess
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+import sgseg
+from sgseg.errors import ConfigError
+from sgseg.formats import atomic, write_json
+from sgseg.models import SGSegCompact
+from sgseg.training import config as configs
+from sgseg.training.config import Config, Stage
+from sgseg.training.cpu import bfloat16_pays, keep_freed_memory
+from sgseg.training.module import StageModule
+from sgseg.training.pretrained import imagenet_state, report_hidden_states
+from sgseg.training.progress import Progress, Samples
+from sgseg.training.sets import Batches, loader, training_sets, validation_sets
+
+MONITOR = "valid/dice_none"
+WEIGHTS = "weights.safetensors"
+_VALIDATION_BATCH = 64
+
+
+def start(config: Config, folder: Path) -> Path:
+    """Begins a run in a new folder and trains all its stages.
+
+    Returns:
+        The file of the trained weights.
+
+    Raises:
+        ConfigError: the folder is already there.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigError(f"{folder} is there already; go on with --resume {folder}, or choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic(folder / "config.yaml") as temporary:
+        temporary.write_text(config.dump(), encoding="utf-8")
+    return resume(folder)
+
+
+def resume(folder: Path) -> Path:
+    """Goes on with a run exactly where its last finished epoch left it.
+
+    Order of the data, augmentation, optimizer, schedule and moving average are those of the unbroken
+    run, because all randomness derives from the seed and the step.
+
+    Raises:
+        ConfigError: the folder is not a run.
+    """
+    if not (folder / "config.yaml").is_file():
+        raise ConfigError(f"{folder} is not a run: it has no config.yaml")
+    config = configs.load(folder / "config.yaml")
+    keep_freed_memory()
+    _quiet()
+    record = _record(folder, config)
+    torch.manual_seed(config.seed)
+    network = _initial_network(config)
+    for number in range(1, len(config.stages) + 1):
+        network = _train_stage(network, config, number, folder, record["precision"])
+    with atomic(folder / WEIGHTS) as temporary:
+        temporary.write_bytes(save(_state(network)))
+    return folder / WEIGHTS
+
+
+def load_network(weights: Path) -> SGSegCompact:
+    """The network of a safetensors file, float16 tensors widened.
+
+    Raises:
+        ConfigError: the file does not fit the network.
+    """
+    network = SGSegCompact()
+    state = {
+        k: v.to(network.state_dict()[k].dtype)
+        for k, v in load_file(weights).items()
+        if k in network.state_dict()
+    }
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise ConfigError(f"{weights} does not hold sgseg-compact: {error}") from error
+    return network
+
+
+def _initial_network(config: Config) -> SGSegCompact:
+    if config.init == "pretrained":
+        network = SGSegCompact()
+        network.encoder.load_imagenet(imagenet_state())
+        network.report_encoder.set_bert_outputs(*report_hidden_states())
+        return network
+    path = Path(config.init)
+    if config.init == "shipped":
+        from sgseg.weights import SHIPPED
+
+        path = SHIPPED
+    weights = path / ("model.safetensors" if config.init == "shipped" else WEIGHTS)
+    if not weights.is_file():
+        raise ConfigError(
+            f"init={config.init}: {weights} is not there; give pretrained, shipped or a finished run"
+        )
+    return load_network(weights)
+
+
+def _train_stage(
+    network: SGSegCompact, config: Config, number: int, run: Path, precision: str
+) -> SGSegCompact:
+    """Trains one stage, or takes what it left behind, and returns the network that was best on `valid`."""
+    stage = config.stages[number - 1]
+    folder = run / f"{number}-{stage.name}"
+    last, best, finished = folder / "last.ckpt", folder / "best.ckpt", folder / "finished"
+    if not finished.is_file():
+        folder.mkdir(exist_ok=True)
+        module = StageModule(network, config, number, training_sets(config.data, stage, config.seed))
+        valid = Batches(validation_sets(config.data, stage), _VALIDATION_BATCH, None)
+        trainer = _trainer(config, stage, folder, precision)
+        trainer.fit(module, val_dataloaders=loader(valid), ckpt_path=last if last.is_file() else None)
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        finished.touch()
+    state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
+    network.load_state_dict(
+        {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
+    )
+    return network
+
+
+def _trainer(config: Config, stage: Stage, folder: Path, precision: str) -> L.Trainer:
+    callbacks: list[Callback] = [
+        WeightAveraging(avg_fn=_moving_average(config.ema)),
+        ModelCheckpoint(folder, "best", monitor=MONITOR, mode="max", enable_version_counter=False),
+        Progress(folder),
+        Samples(folder / "samples.png"),
+        ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False),
+    ]
+    return L.Trainer(
+        accelerator="auto",
+        devices=1,
+        precision=precision,  # type: ignore[arg-type]
+        max_epochs=stage.epochs,
+        gradient_clip_val=1.0,
+        callbacks=callbacks,
+        logger=False,
+        num_sanity_val_steps=0,
+        reload_dataloaders_every_n_epochs=1,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        default_root_dir=folder,
+    )
+
+
+def _moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
+    """Exponential moving average whose memory grows to `decay`, so that short runs leave their start."""
+
+    def average(averaged: Tensor, current: Tensor, n: Tensor | int) -> Tensor:
+        if not averaged.is_floating_point():
+            return current
+        return torch.lerp(averaged, current, 1 - min(decay, (1 + float(n)) / (10 + float(n))))
+
+    return average
+
+
+def _record(folder: Path, config: Config) -> dict[str, Any]:
+    """Writes down, once, what the configuration does not say; a resumed run keeps its precision."""
+    path = folder / "run.json"
+    if path.is_file():
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return record
+    bf16 = bfloat16_pays() if config.precision == "auto" else False
+    record = {
+        "sgseg": sgseg.__version__,
+        "commit": _commit(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "precision": ("bf16-mixed" if bf16 else "32-true")
+        if config.precision == "auto"
+        else config.precision,
+    }
+    write_json(path, record)
+    return record
+
+
+def _commit() -> str:
+    """The commit of the source tree, marked where it has changes; empty for an installed package."""
+    here = Path(__file__).parent
+    git = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--match=-"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def _state(network: SGSegCompact) -> dict[str, Tensor]:
+    return {k: v.contiguous() for k, v in network.state_dict().items()}
+
+
+def _quiet() -> None:
+    """Silences what does not concern the user: Lightning's advice and its own use of old functions."""
+    for pattern in (
+        ".*does not have many workers.*",
+        ".*heckpoint directory .* exists.*",
+        ".*has `__len__` defined.*",
+    ):
+        warnings.filterwarnings("ignore", pattern)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
+    warnings.filterwarnings("ignore", ".*LeafSpec.*")
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
