@@ -2,45 +2,154 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import sgseg
+from sgseg.anatomy import Laterality
 from sgseg.errors import ConfigError, MissingExtraError, SGSegError
+
+if TYPE_CHECKING:
+    from sgseg.batch import Results
+    from sgseg.inference import Predictor
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Chest X-ray segmentation that writes its own report and is guided by it.",
+    help="Chest X-ray segmentation that writes its own report and is guided by it. Not for clinical use.",
 )
+data_app = typer.Typer(no_args_is_help=True, help="Data sets.")
+app.add_typer(data_app, name="data")
+
+_GUIDANCE = "none, self, self-soft"
+_TABLE_ROWS = 20
 
 
-@app.callback()
-def _commands() -> None:
-    """Keeps `train` a command of its own while it is the only one."""
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(f"sgseg {sgseg.__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def predict(
+    images: Annotated[list[str], typer.Argument(help="Files, folders or patterns.", metavar="IMAGE…")],
+    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    guidance: Annotated[str | None, typer.Option(help=f"{_GUIDANCE}; default: the model card's.")] = None,
+    report: Annotated[str | None, typer.Option(help="Your own words guide instead.")] = None,
+    laterality: Annotated[Laterality, typer.Option(help="Whose left the words mean.")] = Laterality.PATIENT,
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="Probability above which it is lesion.")
+    ] = 0.5,
+    resume: Annotated[bool, typer.Option("--resume", help="Leave out what OUT already has.")] = False,
+    model: Annotated[Path | None, typer.Option(help="Another artefact than the shipped one.")] = None,
+) -> None:
+    """Find the lesions in chest X-rays; writes masks, overlays and predictions.json.
+
+    Example: sgseg predict xrays/ --out results --report "lower right lung"
+    """
+    from sgseg.batch import find_images, predict_files
+    from sgseg.reports import Guidance, parse
+
+    if report is not None and guidance not in (None, Guidance.TEXT.value):
+        raise ConfigError(f"--report guides itself; leave out --guidance {guidance}")
+    zones = None if report is None else parse(report, laterality)
+    predictor = sgseg.load(model, threshold=threshold)
+    source = Guidance.TEXT if report is not None else _guidance(guidance) or predictor.runtime.guidance
+    if source is Guidance.TEXT and zones is None:
+        raise ConfigError("--guidance text needs --report")
+    paths = find_images(images)
+    with _progress("predicting", len(paths)) as advance:
+        results = predict_files(predictor, paths, out, source, zones, laterality, advance, resume)
+    _print_results(results, out)
+    if results.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def evaluate(
+    data: Annotated[Path, typer.Option(help="Data set.")],
+    split: Annotated[str, typer.Option(help="Its split.")] = "valid",
+    guidance: Annotated[str, typer.Option(help=f"{_GUIDANCE}, text, or all.")] = "all",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N cases.")] = None,
+    run: Annotated[Path | None, typer.Option(help="A training run instead of the shipped model.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Another artefact than the shipped one.")] = None,
+    threshold: Annotated[float, typer.Option(min=0, max=1)] = 0.5,
+    json_file: Annotated[str | None, typer.Option("--json", help="Write all numbers; - for stdout.")] = None,
+    picture: Annotated[Path, typer.Option(help="Best, median, worst case.")] = Path("evaluation.png"),
+    ledger: Annotated[Path, typer.Option(help="Gets a line for each look at `test`.")] = Path(
+        "results/test-ledger.csv"
+    ),
+) -> None:
+    """Score the model on a data set, through the same predictor that users run.
+
+    Example: sgseg evaluate --data QaTa --split test --guidance self
+    """
+    from sgseg.data import read_cases
+    from sgseg.evaluation import append_to_ledger, examine
+    from sgseg.evaluation import picture as draw
+    from sgseg.formats import save_picture
+    from sgseg.reports import Guidance
+
+    predictor = _predictor(run, model, threshold)
+    cases = read_cases(data, split)[:limit]
+    has_reports = all(case.zones is not None for case in cases)
+    everything = [g for g in Guidance if g is not Guidance.TEXT or has_reports]
+    guidances = everything if guidance == "all" else [_guidance(guidance) or predictor.runtime.guidance]
+    with _progress("evaluating", len(cases)) as advance:
+        evaluations = examine(predictor, cases, guidances, advance)
+    if split == "test" and limit is None and ledger.parent.is_dir():
+        append_to_ledger(ledger, evaluations, predictor.runtime.identity, data)
+    document = {
+        "model": predictor.runtime.identity._asdict(),
+        "data": {"name": data.resolve().name, "split": split, "cases": len(cases), "limit": limit},
+        "threshold": threshold,
+        "guidance": {e.guidance.value: {**e.summary(), "cases": e.per_case()} for e in evaluations},
+    }
+    _print_evaluation(document, to_stderr=json_file == "-")
+    best = next((e for e in evaluations if e.guidance is predictor.runtime.guidance), evaluations[0])
+    save_picture(draw(predictor, best), picture)
+    _say(f"best, median and worst case: {picture}")
+    if json_file == "-":
+        print(json.dumps(document, indent=2))
+    elif json_file is not None:
+        from sgseg.formats import write_json
+
+        write_json(Path(json_file), document)
+
+
+@app.command()
+def demo(out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("demo")) -> None:
+    """Draw synthetic X-rays and predict them with the shipped model."""
+    from sgseg.batch import SEEDS, demonstrate
+
+    with _progress("predicting", len(SEEDS)) as advance:
+        sheet = demonstrate(sgseg.load(), out, advance)
+    print(f"look at {sheet.resolve()}")
 
 
 @app.command()
 def train(
     config: Annotated[str | None, typer.Argument(help="A shipped configuration or a YAML file.")] = None,
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="key=value …")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="key=value…")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder; default runs/CONFIG.")] = None,
-    resume: Annotated[
-        Path | None, typer.Option(help="Go on with this run, exactly where it stopped.")
-    ] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with this run where it stopped.")] = None,
 ) -> None:
     """Train a model.
 
     Example: sgseg train sgseg-compact data.root=QaTa stages.0.epochs=3
     """
-    try:
+    with _workshop("training"):
         from sgseg.training import config as configs
         from sgseg.training import run
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(f"training (it found no {error.name})", "train") from error
     if (config is None) == (resume is None):
         raise ConfigError(f"give a configuration ({', '.join(configs.names())}) or --resume RUN")
     if resume is not None:
@@ -51,13 +160,142 @@ def train(
     print(f"trained: {weights}")
 
 
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A finished training run.")],
+    out: Annotated[Path, typer.Option(help="Folder for the artefact.")],
+    data: Annotated[Path, typer.Option(help="Data set whose valid split chooses the guidance.")],
+    version: Annotated[str, typer.Option(help="Of the weights.")] = "dev",
+) -> None:
+    """Turn a training run into the artefact that predicts without torch."""
+    with _workshop("exporting"):
+        from sgseg.export import export_run
+    export_run(run, out, data, version)
+    print(f"exported: {out}; try it with: sgseg predict IMAGE --out DIR --model {out}")
+
+
+@data_app.command("phantom")
+def data_phantom(
+    out: Annotated[Path, typer.Argument(help="A new folder.")],
+    train: Annotated[int, typer.Option(min=0)] = 200,
+    valid: Annotated[int, typer.Option(min=0)] = 40,
+    test: Annotated[int, typer.Option(min=0)] = 40,
+    seed: Annotated[int, typer.Option(min=0)] = 10_000,
+    size: Annotated[int, typer.Option(min=64)] = 224,
+) -> None:
+    """Draw synthetic X-rays with masks and reports, in QaTa's layout; no patient is on them."""
+    from sgseg.data.phantom import write_dataset
+
+    with _progress("drawing", train + valid + test) as advance:
+        write_dataset(out, {"train": train, "valid": valid, "test": test}, seed, size, advance)
+    print(f"drawn: {out}; train on it with: sgseg train sgseg-compact data.root={out}")
+
+
 def main() -> None:
     """Entry point: what a user can cure is one line on stderr and exit code 1; Ctrl-C is 130."""
     try:
         app()
     except SGSegError as error:
-        print(f"sgseg: {error}", file=sys.stderr)
+        _say(f"sgseg: {error}")
         sys.exit(1)
     except KeyboardInterrupt:
-        print("sgseg: interrupted", file=sys.stderr)
+        _say("sgseg: interrupted")
         sys.exit(130)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+@contextmanager
+def _workshop(what: str) -> Iterator[None]:
+    """Turns a missing part of the workshop into a hint at the extra that brings it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f"{what} (it found no {error.name})", "train") from error
+
+
+def _guidance(text: str | None) -> Any:
+    from sgseg.reports import Guidance
+
+    try:
+        return None if text is None else Guidance(text)
+    except ValueError as error:
+        known = ", ".join(g.value for g in Guidance)
+        raise ConfigError(f"there is no guidance {text!r}; give one of {known}") from error
+
+
+def _predictor(run: Path | None, model: Path | None, threshold: float) -> Predictor:
+    if run is None:
+        return sgseg.load(model, threshold=threshold)
+    with _workshop("examining a training run"):
+        from sgseg.training.runtime import TorchRuntime
+    from sgseg.inference import Predictor
+
+    return Predictor(TorchRuntime.of_run(run), threshold)
+
+
+@contextmanager
+def _progress(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """A bar with the time left, on stderr; only in a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        task = bars.add_task(what, total=total)
+        yield lambda: bars.advance(task)
+
+
+def _print_results(results: Results, out: Path) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    laterality = results.settings["laterality"]
+    table = Table("image", f"report (the {laterality}'s left and right)", "lesion", "uncertainty", box=None)
+    for entry in results.images[:_TABLE_ROWS]:
+        lesion, uncertainty = f"{entry['lesion_fraction']:.1%}", f"{entry['uncertainty']:.2f}"
+        table.add_row(escape(Path(entry["image"]).name), entry["report"], lesion, uncertainty)
+    console = Console()
+    console.print(table)
+    if len(results.images) > _TABLE_ROWS:
+        console.print(f"… and {len(results.images) - _TABLE_ROWS} more")
+    model, guidance = results.settings["model"], results.settings["guidance"]
+    console.print(
+        f"{len(results.images)} predicted by {model['name']} {model['version']}, guidance {guidance}; "
+        f"results in {out}/predictions.json",
+        soft_wrap=True,
+        highlight=False,
+    )
+    for failure in results.failed:
+        _say(f"sgseg: {failure['error']}")
+    if results.failed:
+        total = len(results.failed) + len(results.images)
+        _say(f"sgseg: {len(results.failed)} of {total} could not be predicted")
+
+
+def _print_evaluation(document: dict[str, Any], to_stderr: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    model, data = document["model"], document["data"]
+    title = f"{model['name']} {model['version']} on {data['name']}/{data['split']}, {data['cases']} cases"
+    if data["limit"]:
+        title += " (the first ones only)"
+    table = Table("", *document["guidance"], title=f"{title}, threshold {document['threshold']}", box=None)
+    groups = ("pooled", "per_image", "zones")
+    first = next(iter(document["guidance"].values()))
+    for group in (g for g in groups if g in first):
+        for name in first[group]:
+            cells = (_cell(scores[group][name]) for scores in document["guidance"].values())
+            table.add_row(f"{group} {name}".replace("_", " "), *cells)
+    cells = (_cell(scores["images_with_a_lesion_predicted"]) for scores in document["guidance"].values())
+    table.add_row("images with a lesion", *cells)
+    Console(stderr=to_stderr, width=None if sys.stdout.isatty() else 140).print(table)
+
+
+def _cell(score: dict[str, float]) -> str:
+    return f"{score['value']:.4f} ({score['low']:.3f}–{score['high']:.3f})"

@@ -1,0 +1,7 @@
+"""Many files at once."""
+
+from sgseg.batch.demo import SEEDS, demonstrate
+from sgseg.batch.inputs import find_images, result_names
+from sgseg.batch.predict import RESULTS, Results, predict_files
+
+__all__ = ["RESULTS", "SEEDS", "Results", "demonstrate", "find_images", "predict_files", "result_names"]

@@ -79,7 +79,7 @@ class CompactLERG(nn.Module):
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
         memory = self.fusion(fine, coarse)
-        objects = self.objects.expand(len(memory), -1, -1)
+        objects = self.objects.expand(memory.shape[0], -1, -1)
         for layer in self.decoder:
             objects = layer(objects, memory)
         zones = self.aggregate(self.norm(objects))

@@ -120,9 +120,9 @@ class Config(Strict):
     weight_decay: float = Field(0.01, ge=0)
     ema: float = Field(0.995, ge=0, lt=1)
     precision: Literal["auto", "bf16-mixed", "32-true"] = "auto"
-    data: Data = Data()
-    augmentation: Augmentation = Augmentation()
-    reports: Reports = Reports()
+    data: Data = Field(default_factory=Data)
+    augmentation: Augmentation = Field(default_factory=Augmentation)
+    reports: Reports = Field(default_factory=Reports)
     stages: tuple[Stage, ...] = Field(min_length=1)
 
     def dump(self) -> str:

@@ -71,7 +71,7 @@ class StageModule(L.LightningModule):
             sets: decoded training sets, and how often each of their examples counts in an epoch.
         """
         super().__init__()
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.config, self.stage = config, config.stages[number - 1]
         self.sets, self.seed = sets, (config.seed, number)
         self.augment = Augment(config.augmentation)

@@ -96,7 +96,7 @@ def _row(batch: Batch, outputs: dict[str, torch.Tensor], i: int) -> SheetRow:
     zones = outputs["zones"][i].float().cpu().numpy()
     dice = per_image_dice(Counts.stack([count(mask, truth)]))[0]
     report = write(ZoneSet.from_vector([p > 0.5 for p in zones]), Laterality.PATIENT)
-    pixels = batch.images[i, 0].cpu().numpy().astype(np.float32) / 255
+    pixels = (batch.images[i, 0].float() / 255).cpu().numpy()
     return SheetRow(f"case {i + 1}", pixels, truth, mask, [float(p) for p in zones], report, float(dice))
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import logging
 import platform
-import subprocess
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +24,7 @@ from torch import Tensor
 
 import sgseg
 from sgseg.errors import ConfigError
+from sgseg.evaluation.ledger import commit
 from sgseg.formats import atomic, write_json
 from sgseg.models import SGSegCompact
 from sgseg.training import config as configs
@@ -153,7 +153,7 @@ def _trainer(config: Config, stage: Stage, folder: Path, precision: str) -> L.Tr
     return L.Trainer(
         accelerator="auto",
         devices=1,
-        precision=precision,  # type: ignore[arg-type]
+        precision=precision,
         max_epochs=stage.epochs,
         gradient_clip_val=1.0,
         callbacks=callbacks,
@@ -178,15 +178,18 @@ def _moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Te
 
 
 def _record(folder: Path, config: Config) -> dict[str, Any]:
-    """Writes down, once, what the configuration does not say; a resumed run keeps its precision."""
+    """Writes down what the configuration does not say; a resumed run keeps its precision and adds its commit."""
     path = folder / "run.json"
+    now = commit(Path(__file__).parent)
     if path.is_file():
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        record["commits"] = list(dict.fromkeys([*record["commits"], now]))
+        write_json(path, record)
         return record
     bf16 = bfloat16_pays() if config.precision == "auto" else False
     record = {
         "sgseg": sgseg.__version__,
-        "commit": _commit(),
+        "commits": [now],
         "torch": torch.__version__,
         "python": platform.python_version(),
         "machine": platform.machine(),
@@ -197,16 +200,6 @@ def _record(folder: Path, config: Config) -> dict[str, Any]:
     }
     write_json(path, record)
     return record
-
-
-def _commit() -> str:
-    """The commit of the source tree, marked where it has changes; empty for an installed package."""
-    here = Path(__file__).parent
-    git = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--match=-"]
-    try:
-        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
 
 
 def _state(network: SGSegCompact) -> dict[str, Tensor]:

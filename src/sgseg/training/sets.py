@@ -45,7 +45,7 @@ class Batches(IterableDataset[Batch]):
             seed: of the order; None keeps the examples in order, and all of them.
         """
         self.sets, self.batch, self.seed = [arrays for arrays, _ in sets], batch, seed
-        self.order = np.concatenate(
+        self.order: NDArray[np.int64] = np.concatenate(
             [np.tile([(i, j) for j in range(len(arrays))], (n, 1)) for i, (arrays, n) in enumerate(sets)]
         )
 
@@ -56,7 +56,7 @@ class Batches(IterableDataset[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         order = self.order if self.seed is None else np.random.default_rng(self.seed).permutation(self.order)
         for i in range(len(self)):
-            yield self._gather(order[i * self.batch : (i + 1) * self.batch])
+            yield self._gather(np.asarray(order[i * self.batch : (i + 1) * self.batch]))
 
     def _gather(self, rows: NDArray[np.int64]) -> Batch:
         columns: list[list[NDArray[np.generic]]] = [[], [], []]

@@ -1,0 +1,146 @@
+"""Many files: read, predict, write; what fails is named, and the rest is finished."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sgseg.anatomy import ZONES, Laterality, ZoneSet
+from sgseg.batch.inputs import result_names
+from sgseg.errors import ImageError
+from sgseg.formats import overlay, save_mask, save_picture, write_json
+from sgseg.imaging import read
+from sgseg.inference import Prediction, Predictor
+from sgseg.reports import Guidance
+
+RESULTS = "predictions.json"
+_SAVE_EVERY = 5.0  # seconds between two writes of the results: what a killed run loses at most
+
+
+@dataclass
+class Results:
+    """What became of the files.
+
+    Attributes:
+        settings: model, guidance, threshold, laterality and report that all of them share.
+        images: one entry for each image that was predicted, as in predictions.json.
+        failed: one entry for each that was not: its path and why.
+    """
+
+    settings: dict[str, Any]
+    images: list[dict[str, Any]] = field(default_factory=list)
+    failed: list[dict[str, str]] = field(default_factory=list)
+
+    def save(self, folder: Path) -> None:
+        write_json(folder / RESULTS, {**self.settings, "images": self.images, "failed": self.failed})
+
+
+def predict_files(
+    predictor: Predictor,
+    paths: Sequence[Path],
+    out: Path,
+    guidance: Guidance,
+    report: ZoneSet | None = None,
+    laterality: Laterality = Laterality.PATIENT,
+    progress: Callable[[], None] = lambda: None,
+    resume: bool = False,
+) -> Results:
+    """Predicts files and writes `<name>_mask.png`, `<name>_overlay.png` and predictions.json.
+
+    Args:
+        predictor: does it.
+        paths: of the images.
+        out: folder of the results; made if it is not there.
+        guidance: where the reports come from.
+        report: the user's, for `Guidance.TEXT`.
+        laterality: whose left the written words mean.
+        progress: called after each file.
+        resume: leave out what `out` already has, from the same model and settings.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    results = Results(_settings(predictor, guidance, report, laterality))
+    if resume:
+        results.images = _finished(out, results.settings)
+    done = {entry["image"] for entry in results.images}
+    saved = time.monotonic()
+    try:
+        for path, name in zip(paths, result_names(paths), strict=True):
+            if str(path) not in done:
+                _predict_file(predictor, path, name, out, results, guidance, report, laterality)
+            progress()
+            if time.monotonic() - saved > _SAVE_EVERY:
+                results.save(out)
+                saved = time.monotonic()
+    finally:
+        results.save(out)
+    return results
+
+
+def _predict_file(
+    predictor: Predictor,
+    path: Path,
+    name: str,
+    out: Path,
+    results: Results,
+    guidance: Guidance,
+    report: ZoneSet | None,
+    laterality: Laterality,
+) -> None:
+    try:
+        xray = read(path)
+    except ImageError as error:
+        results.failed.append({"image": str(path), "error": str(error)})
+        return
+    prediction = predictor.predict_batch([xray], guidance, None if report is None else [report])[0]
+    save_mask(prediction.mask, out / f"{name}_mask.png")
+    save_picture(overlay(xray.pixels, prediction.mask), out / f"{name}_overlay.png")
+    results.images.append(_entry(prediction, path, name, laterality))
+
+
+def _settings(
+    predictor: Predictor, guidance: Guidance, report: ZoneSet | None, laterality: Laterality
+) -> dict[str, Any]:
+    return {
+        "model": predictor.runtime.identity._asdict(),
+        "guidance": guidance.value,
+        "guiding_zones": None if report is None else list(report.vector),
+        "threshold": predictor.threshold,
+        "laterality": laterality.value,
+    }
+
+
+def _finished(out: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Entries of an earlier call with the same settings whose masks are still there."""
+    try:
+        document = json.loads((out / RESULTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    if any(document.get(key) != value for key, value in settings.items()):
+        return []
+    return [entry for entry in document["images"] if (out / entry["mask"]).is_file()]
+
+
+def _entry(prediction: Prediction, path: Path, name: str, laterality: Laterality) -> dict[str, Any]:
+    """One image in predictions.json."""
+    xray, mask = prediction.xray, prediction.mask
+    return {
+        "image": str(path),
+        "mask": f"{name}_mask.png",
+        "overlay": f"{name}_overlay.png",
+        "report": prediction.report_in(laterality),
+        "zones": [zone.name(laterality) for zone in prediction.zones],
+        "zone_probabilities": {
+            zone.name(laterality): p for zone, p in zip(ZONES, prediction.zone_probabilities, strict=True)
+        },
+        "lesion_fraction": float(mask.mean()),
+        "uncertainty": prediction.uncertainty,
+        "size": [mask.shape[1], mask.shape[0]],
+        "laterality_source": xray.laterality,
+        "inverted": xray.inverted,
+        "content": list(xray.content),
+        "seconds": prediction.seconds,
+    }

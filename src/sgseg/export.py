@@ -1,0 +1,268 @@
+"""The bridge from workshop to instrument: a trained network -> the artefact that ONNX Runtime plays.
+
+    model.safetensors   the truth: kernels and matrices as float16, the rest float32
+    encode.onnx         uint8 images -> zone probabilities and decoder features
+    decode.onnx         report index and decoder features -> lesion probabilities
+    model.json          which model it is, and the hash of the weights
+
+The graphs hold no weights of their own: their initializers are external data that point into
+model.safetensors by offset, and are widened to float32 when a session is opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import struct
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+import yaml
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+from onnxscript import ir
+from onnxscript.optimizer import fold_constants_ir, remove_unused_nodes
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from sgseg.data import read_cases
+from sgseg.errors import SGSegError
+from sgseg.evaluation import examine, pooled
+from sgseg.formats import atomic, write_json
+from sgseg.imaging import fit, read
+from sgseg.inference import OnnxRuntime, Predictor, Runtime
+from sgseg.inference.runtime import CARD, DECODE, ENCODE, WEIGHTS
+from sgseg.models import NO_REPORT, SGSegCompact
+from sgseg.reports import Guidance
+from sgseg.training.module import standardise
+from sgseg.training.pretrained import EFFICIENTNET_LITE0, MINILM
+from sgseg.training.run import load_network
+from sgseg.training.runtime import TorchRuntime
+
+REPORT_TABLE = "report_table"
+"""The projected reports, (65, tokens, dim) float32, stored beside the network's own tensors."""
+
+TOLERANCE = 1e-3
+"""Largest difference in probability that artefact and network may show."""
+
+_OPSET = 18
+_CHECKED = 16  # real images on which artefact and network must agree
+
+
+class _Encode(nn.Module):
+    def __init__(self, network: SGSegCompact) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        encoded = self.network.encode(standardise(images[:, None].float() / 255))
+        return (encoded.zone_logits.sigmoid(), *encoded.features)
+
+
+class _Decode(nn.Module):
+    report_table: Tensor
+
+    def __init__(self, network: SGSegCompact, table: Tensor) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer(REPORT_TABLE, table)
+
+    def forward(self, reports: Tensor, *features: Tensor) -> Tensor:
+        return self.network.decode(features, reports, self.report_table).sigmoid()[:, 0]
+
+
+@torch.no_grad()
+def export(network: SGSegCompact, folder: Path, card: dict[str, Any], size: int = 224) -> Path:
+    """Writes the artefact of a network.
+
+    Args:
+        network: trained; its weights are rounded to what is stored.
+        folder: is made if it is not there.
+        card: what goes into model.json beside size and hash: name, version, guidance, ….
+        size: side of the square images, pixels.
+
+    Returns:
+        The folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    stored = {name: _narrowed(tensor) for name, tensor in network.state_dict().items() if tensor.ndim}
+    network.load_state_dict({k: v.to(network.state_dict()[k].dtype) for k, v in stored.items()}, strict=False)
+    network.eval()
+    stored[REPORT_TABLE] = network.report_encoder()
+    blob = save(stored)
+    with atomic(folder / WEIGHTS) as temporary:
+        temporary.write_bytes(blob)
+    features = network.encode(torch.zeros(2, 1, size, size)).features
+    images, reports = torch.zeros(2, size, size, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64)
+    decoder = _Decode(network, stored[REPORT_TABLE])
+    graphs = {
+        ENCODE: _graph(_Encode(network), [images], ["images"], ["zones", *_FEATURES]),
+        DECODE: _graph(decoder, [reports, *features], ["reports", *_FEATURES], ["probability"]),
+    }
+    offsets = _offsets(blob)
+    for name, graph in graphs.items():
+        _point_into(graph, offsets)
+        with atomic(folder / name) as temporary:
+            temporary.write_bytes(graph.SerializeToString())
+    write_json(folder / CARD, {**card, "size": size, "sha256": hashlib.sha256(blob).hexdigest()})
+    return folder
+
+
+def export_run(run: Path, out: Path, data: Path, version: str) -> Path:
+    """Exports a finished run, holds the artefact against the network, and lets `valid` choose the guidance.
+
+    Args:
+        run: folder of the run.
+        out: folder of the artefact.
+        data: a data set; its `valid` split is the judge.
+        version: of the weights.
+
+    Raises:
+        SGSegError: artefact and network differ by more than `TOLERANCE` on real images.
+    """
+    player = TorchRuntime.of_run(run)
+    card: dict[str, Any] = {
+        "name": player.identity.name,
+        "version": version,
+        "guidance": Guidance.NONE.value,
+        "parameters": sum(p.numel() for p in player.network.parameters()),
+        "config": yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")),
+        "run": json.loads((run / "run.json").read_text(encoding="utf-8")),
+        "pretrained": [asdict(package) for package in (EFFICIENTNET_LITE0, MINILM)],
+    }
+    export(player.network, out, card, player.size)
+    cases = read_cases(data, "valid")
+    images = np.stack([fit(read(case.image), player.size) for case in cases[:_CHECKED]])
+    rounded = TorchRuntime(load_network(out / WEIGHTS), player.size, player.guidance, player.identity)
+    difference = largest_difference(OnnxRuntime(out), rounded, images)
+    if difference > TOLERANCE:
+        raise SGSegError(f"artefact and network differ by {difference:.1e}, more than {TOLERANCE:.0e}")
+    text_free = [guidance for guidance in Guidance if guidance is not Guidance.TEXT]
+    evaluations = examine(Predictor(OnnxRuntime(out)), cases, text_free)
+    dice = {e.guidance.value: round(float(pooled(e.counts).dice), 4) for e in evaluations}
+    card |= {"guidance": max(dice, key=dice.__getitem__), "valid_pooled_dice": dice, "difference": difference}
+    write_json(out / CARD, {**json.loads((out / CARD).read_text(encoding="utf-8")), **card})
+    return out
+
+
+def largest_difference(artefact: OnnxRuntime, network: Runtime, images: NDArray[np.uint8]) -> float:
+    """Largest difference in probability, of lesions with and without a report and of zones.
+
+    Args:
+        artefact, network: the two players.
+        images: (B, size, size) uint8.
+    """
+    looks = [player.encode(images) for player in (artefact, network)]
+    differences = [np.abs(looks[0].zones - looks[1].zones).max()]
+    for report in (NO_REPORT, 0, 36):
+        reports = np.full(len(images), report, dtype=np.int64)
+        a, b = (
+            player.decode(look.features, reports)
+            for player, look in zip((artefact, network), looks, strict=True)
+        )
+        differences.append(np.abs(a - b).max())
+    return float(max(differences))
+
+
+_FEATURES = ("features_4", "features_8", "features_16", "features_32")
+
+
+def _narrowed(tensor: Tensor) -> Tensor:
+    """float16 for kernels and matrices; vectors (variances above all) keep their range."""
+    return (
+        tensor.half().contiguous() if tensor.is_floating_point() and tensor.ndim > 1 else tensor.contiguous()
+    )
+
+
+def _graph(
+    module: nn.Module, example: Sequence[Tensor], inputs: list[str], outputs: list[str]
+) -> onnx.ModelProto:
+    """An ONNX graph whose initializers keep the network's names and whose batch is free.
+
+    Raises:
+        SGSegError: the exporter baked the example's batch into the graph.
+    """
+    batch = torch.export.Dim("batch")
+    shapes = tuple({0: batch} for _ in example)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module.eval(),
+            tuple(example),
+            input_names=inputs,
+            output_names=outputs,
+            dynamic_shapes=shapes if len(example) == 1 else (shapes[0], shapes[1:]),
+            opset_version=_OPSET,
+            dynamo=True,
+            optimize=False,
+            verbose=False,
+        )
+    assert program is not None
+    _simplify(program.model)
+    graph = program.model_proto
+    for node in (*graph.graph.input, *graph.graph.output):
+        if node.type.tensor_type.shape.dim[0].dim_param != "batch":
+            raise SGSegError(f"the exported graph has a fixed batch at {node.name}; the exporter changed")
+    return graph
+
+
+def _simplify(model: ir.Model) -> None:
+    """Works out shapes and other small constants now; weights stay as they are, under their names."""
+
+    def touches_weights(node: ir.Node) -> bool:
+        return any(value is not None and value.is_initializer() for value in node.inputs)
+
+    fold_constants_ir(
+        model, onnx_shape_inference=True, should_fold=lambda n: False if touches_weights(n) else None
+    )
+    remove_unused_nodes(model)
+    for node in model.graph:
+        node.metadata_props.clear()  # stack traces of the exporter, half of the file
+
+
+def _offsets(blob: bytes) -> dict[str, tuple[str, int, int]]:
+    """dtype, offset and length of each tensor in a safetensors file."""
+    (length,) = struct.unpack("<Q", blob[:8])
+    header = json.loads(blob[8 : 8 + length])
+    start = 8 + length
+    return {
+        name: (
+            entry["dtype"],
+            start + entry["data_offsets"][0],
+            entry["data_offsets"][1] - entry["data_offsets"][0],
+        )
+        for name, entry in header.items()
+        if name != "__metadata__"
+    }
+
+
+def _point_into(model: onnx.ModelProto, offsets: dict[str, tuple[str, int, int]]) -> None:
+    """Replaces the network's initializers by external data in the safetensors file; float16 is widened."""
+    casts = []
+    for tensor in model.graph.initializer:
+        name = tensor.name.removeprefix("network.")
+        if name not in offsets:
+            continue
+        dtype, offset, length = offsets[name]
+        if dtype == "F16":
+            casts.append(
+                helper.make_node("Cast", [f"{tensor.name}.half"], [tensor.name], to=TensorProto.FLOAT)
+            )
+            tensor.name = f"{tensor.name}.half"
+            tensor.data_type = TensorProto.FLOAT16
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.ClearField("external_data")
+        for key, value in (("location", WEIGHTS), ("offset", offset), ("length", length)):
+            tensor.external_data.add(key=key, value=str(value))
+    nodes = [*casts, *model.graph.node]
+    model.graph.ClearField("node")
+    model.graph.node.extend(nodes)

@@ -1,0 +1,65 @@
+"""`Prediction`: what comes out for one X-ray."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgseg.anatomy import Laterality, ZoneSet
+from sgseg.imaging import ChestXray
+from sgseg.inference.runtime import Identity
+from sgseg.reports import Guidance, write
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """The lesion of one X-ray, and the report that goes with it.
+
+    Attributes:
+        xray: what was looked at.
+        probability: of a lesion, (H, W) float32 at the X-ray's own size.
+        threshold: above which a pixel belongs to the mask.
+        zone_probabilities: six, in the order of `anatomy.ZONES`, as the model reads the image.
+        zones: the zones of the report: the user's if `guidance` is TEXT, else the model's own.
+        guidance: where the report that guided the mask came from.
+        model: which model it was.
+        seconds: spent on this X-ray, its share of a batch.
+    """
+
+    xray: ChestXray
+    probability: NDArray[np.float32]
+    threshold: float
+    zone_probabilities: tuple[float, ...]
+    zones: ZoneSet
+    guidance: Guidance
+    model: Identity
+    seconds: float
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """The lesion, (H, W) bool."""
+        return self.probability > self.threshold
+
+    @property
+    def report(self) -> str:
+        """The report in the patient's laterality, as a clinician reads it."""
+        return self.report_in(Laterality.PATIENT)
+
+    def report_in(self, laterality: Laterality) -> str:
+        """The report in either laterality."""
+        return write(self.zones, laterality)
+
+    @property
+    def uncertainty(self) -> float:
+        """How wrong the mask may be by the model's own probabilities, 0…1.
+
+        One minus the Dice that is to be expected if each pixel is lesion with its probability. Of an
+        empty mask, the highest probability anywhere: the chance that something was missed.
+        """
+        mask = self.mask
+        if not mask.any():
+            return float(self.probability.max())
+        expected = 2 * self.probability[mask].sum() / (self.probability.sum() + mask.sum())
+        return 1 - float(expected)

@@ -1,0 +1,131 @@
+"""What plays a model: a Protocol, and its player for the shipped artefact (ONNX Runtime)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from sgseg.errors import SGSegError
+from sgseg.reports import Guidance
+
+CARD, WEIGHTS, ENCODE, DECODE = "model.json", "model.safetensors", "encode.onnx", "decode.onnx"
+"""The files of an artefact."""
+
+
+class Identity(NamedTuple):
+    """Which model it was.
+
+    Attributes:
+        name: of the configuration.
+        version: of the weights.
+        sha256: of the weights file.
+    """
+
+    name: str
+    version: str
+    sha256: str
+
+
+class Encoded(NamedTuple):
+    """What one look at B images gives.
+
+    Attributes:
+        features: what `Runtime.decode` takes; each array has the B images along its first axis.
+        zones: zone probabilities, (B, 6) float32, in the order of `anatomy.ZONES`.
+    """
+
+    features: tuple[NDArray[Any], ...]
+    zones: NDArray[np.float32]
+
+
+class Runtime(Protocol):
+    """A model that can be played: the artefact, a training run, a baseline.
+
+    Attributes:
+        identity: which model it is.
+        size: side of the square images it takes, pixels.
+        guidance: the text-free guidance that was best on the validation split.
+    """
+
+    identity: Identity
+    size: int
+    guidance: Guidance
+
+    def encode(self, images: NDArray[np.uint8]) -> Encoded:
+        """Looks at images, (B, size, size) uint8 as `imaging.fit` gives them."""
+        ...
+
+    def decode(self, features: tuple[NDArray[Any], ...], reports: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Lesion probabilities, (B, size, size) float32.
+
+        Args:
+            features: of `encode`.
+            reports: (B,) the index of the ZoneSet that guides each image, or `NO_REPORT`.
+        """
+        ...
+
+
+NO_REPORT = 64
+"""The report index that stands for "there is no report", beside 0…63 for `ZoneSet(index)`."""
+
+
+class OnnxRuntime:
+    """Plays an artefact: two graphs and one weights file, with ONNX Runtime on the CPU; no torch."""
+
+    def __init__(self, folder: Path, threads: int | None = None) -> None:
+        """
+        Args:
+            folder: of the artefact.
+            threads: of the CPU; by default those that this process may use.
+
+        Raises:
+            SGSegError: the folder holds no artefact, or a damaged one.
+        """
+        card = read_card(folder)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+        options.log_severity_level = 3
+        try:
+            self._encode, self._decode = (
+                onnxruntime.InferenceSession(folder / graph, options, providers=["CPUExecutionProvider"])
+                for graph in (ENCODE, DECODE)
+            )
+        except Exception as error:  # ONNX Runtime's errors share no public base class
+            raise SGSegError(f"the model in {folder} cannot be loaded ({error}); install it again") from error
+        self.identity = Identity(card["name"], card["version"], card["sha256"])
+        self.size = int(card["size"])
+        self.guidance = Guidance(card["guidance"])
+        self._inputs = [node.name for node in self._decode.get_inputs()]
+
+    def encode(self, images: NDArray[np.uint8]) -> Encoded:
+        zones, *features = self._encode.run(None, {"images": images})
+        return Encoded(tuple(features), zones)
+
+    def decode(self, features: tuple[NDArray[Any], ...], reports: NDArray[np.int64]) -> NDArray[np.float32]:
+        feeds = dict(zip(self._inputs, (reports, *features), strict=True))
+        probability: NDArray[np.float32] = self._decode.run(None, feeds)[0]
+        return probability
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """The machine-readable card of an artefact, its weights checked against it.
+
+    Raises:
+        SGSegError: there is no artefact, or its weights are not those the card speaks of.
+    """
+    path = folder / CARD
+    try:
+        card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    except (OSError, ValueError) as error:
+        raise SGSegError(f"{folder} holds no SGSeg model ({error}); install the package again") from error
+    if found != card["sha256"]:
+        raise SGSegError(f"{folder / WEIGHTS} is damaged or of another version; install the package again")
+    return card

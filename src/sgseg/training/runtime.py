@@ -1,0 +1,58 @@
+"""Plays a network in PyTorch, so that what is trained can be examined like what is shipped."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sgseg.errors import ConfigError
+from sgseg.inference import Encoded, Identity
+from sgseg.models import SGSegCompact
+from sgseg.reports import Guidance
+from sgseg.training import config as configs
+from sgseg.training.module import standardise
+from sgseg.training.run import WEIGHTS, load_network
+
+
+class TorchRuntime:
+    """A `Runtime` that plays a network in float32."""
+
+    def __init__(self, network: SGSegCompact, size: int, guidance: Guidance, identity: Identity) -> None:
+        self.network = network.eval()
+        self.size, self.guidance, self.identity = size, guidance, identity
+        with torch.inference_mode():
+            self._table = network.report_encoder()
+
+    @classmethod
+    def of_run(cls, run: Path) -> TorchRuntime:
+        """The network that a training run chose.
+
+        Raises:
+            ConfigError: the run is not finished.
+        """
+        weights = run / WEIGHTS
+        if not weights.is_file():
+            raise ConfigError(f"{run} has no {WEIGHTS}; finish it with: sgseg train --resume {run}")
+        config = configs.load(run / "config.yaml")
+        identity = Identity(config.model, run.name, hashlib.sha256(weights.read_bytes()).hexdigest())
+        return cls(load_network(weights), config.stages[-1].size, Guidance.NONE, identity)
+
+    @torch.inference_mode()
+    def encode(self, images: NDArray[np.uint8]) -> Encoded:
+        x = standardise(torch.from_numpy(images)[:, None].float() / 255)
+        encoded = self.network.encode(x)
+        features = tuple(f.numpy() for f in encoded.features)
+        return Encoded(features, encoded.zone_logits.sigmoid().numpy())
+
+    @torch.inference_mode()
+    def decode(self, features: tuple[NDArray[Any], ...], reports: NDArray[np.int64]) -> NDArray[np.float32]:
+        tensors: list[Tensor] = [torch.from_numpy(f) for f in features]
+        logits = self.network.decode(tensors, torch.from_numpy(reports), self._table)
+        probability: NDArray[np.float32] = logits[:, 0].sigmoid().numpy()
+        return probability
