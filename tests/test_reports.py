@@ -261,3 +261,14 @@ def test_certain_zones_are_certain_reports() -> None:
     joint = report_probabilities(np.array([z.vector], dtype=np.float32))
     assert joint[0, z.index] == pytest.approx(1, abs=1e-4)
     assert np.isfinite(joint).all()
+
+
+def test_a_side_does_not_wait_for_its_level() -> None:
+    """ "left, upper and lower right" could mean two things."""
+    with pytest.raises(ReportError, match="does not say upper, middle or lower"):
+        parse("left, upper and lower right", Laterality.PATIENT)
+
+
+def test_an_absurd_count_is_a_contradiction() -> None:
+    with pytest.raises(ReportError, match="contradicts itself"):
+        parse("9" * 5000 + " areas, lower left lung", Laterality.PATIENT)

@@ -92,7 +92,7 @@ def _zones(words: list[str], text: str, laterality: Laterality) -> ZoneSet:
             if levels and side is not None:
                 zones.extend(Zone(side, level) for level in levels)
                 levels, side = [], None
-            elif (levels or side is not None) and (word in _ENDS or word == "."):
+            elif side is not None or (levels and (word in _ENDS or word == ".")):  # only levels may wait
                 lacks = "left or right" if levels else "upper, middle or lower"
                 raise ReportError(f"the report {text!r} does not say {lacks}; write for example {_EXAMPLE}")
         else:
@@ -110,7 +110,7 @@ def _check(claim: str, zones: ZoneSet, text: str) -> None:
     elif claim in COUNTS:
         agrees = COUNTS.index(claim) == len(zones)
     elif claim.isdecimal():
-        agrees = int(claim) == len(zones)
+        agrees = claim == str(len(zones))
     else:
         raise ReportError(f"the report {text!r} has an unknown word, {claim!r}; write for example {_EXAMPLE}")
     if not agrees:

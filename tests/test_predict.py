@@ -1,0 +1,297 @@
+"""The main job: a file goes in, a mask and a report come out, through the shipped artefact."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import sgseg
+from sgseg.anatomy import ZoneSet
+from sgseg.batch import find_images, predict_files, result_names
+from sgseg.data import Case, phantom, read_cases
+from sgseg.data.phantom import write_dataset
+from sgseg.errors import DataError, ReportError, SGSegError
+from sgseg.evaluation import append_to_ledger, examine, pooled
+from sgseg.imaging import read
+from sgseg.inference import Predictor
+from sgseg.reports import Guidance, likeliest_reports
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return sgseg.load()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three phantoms: two plain, one wide and with a black bar."""
+    root = tmp_path_factory.mktemp("xrays")
+    for seed in (1, 2):
+        Image.fromarray(phantom.draw(seed).pixels).save(root / f"case{seed}.png")
+    wide = np.zeros((300, 400), dtype=np.uint8)
+    wide[:, 60:] = np.asarray(Image.fromarray(phantom.draw(3).pixels).resize((340, 300)))
+    Image.fromarray(wide).save(root / "wide.png")
+    return root
+
+
+def sgseg_command(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from sgseg.cli import main; main()", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+
+
+def test_prediction_has_the_size_of_the_xray_and_keeps_bars_empty(predictor: Predictor, folder: Path) -> None:
+    prediction = predictor.predict(folder / "wide.png")
+    assert prediction.probability.shape == prediction.mask.shape == (300, 400)
+    assert prediction.probability.dtype == np.float32
+    assert not prediction.probability[:, :55].any()
+    assert 0 <= prediction.uncertainty <= 1
+    assert len(prediction.zone_probabilities) == 6
+
+
+def test_file_array_and_xray_give_the_same(predictor: Predictor, folder: Path) -> None:
+    path = folder / "case1.png"
+    same = [
+        predictor.predict(source) for source in (path, str(path), np.asarray(Image.open(path)), read(path))
+    ]
+    for other in same[1:]:
+        np.testing.assert_array_equal(other.probability, same[0].probability)
+
+
+def test_the_report_guides_the_mask_to_its_side(predictor: Predictor) -> None:
+    """ "Right lung" in the patient's laterality is the left of the image."""
+
+    def share_at_image_left(seed: int, side: str) -> float:
+        drawn = phantom.draw(seed, zones=ZoneSet(63))
+        probability = predictor.predict(drawn.pixels, report=f"upper middle lower {side} lung").probability
+        return float(probability[:, :112].sum() / probability.sum())
+
+    right, left = (
+        np.mean([share_at_image_left(seed, side) for seed in range(8)]) for side in ("right", "left")
+    )
+    assert right > left + 0.03
+
+
+def test_laterality_of_the_words_only_renames(predictor: Predictor, folder: Path) -> None:
+    image = folder / "case1.png"
+    patient = predictor.predict(image, report="lower right lung")
+    in_image = predictor.predict(image, report="lower left lung", laterality="image")
+    np.testing.assert_array_equal(patient.probability, in_image.probability)
+    assert patient.zones == ZoneSet.from_vector([0, 0, 1, 0, 0, 0])
+    assert patient.report.endswith("lower right lung.")
+
+
+def test_self_soft_is_the_weighted_mean_of_masks(predictor: Predictor, folder: Path) -> None:
+    xray = read(folder / "case2.png")
+    soft = predictor.predict(xray, guidance="self-soft")
+    indices, weights = likeliest_reports(np.array([soft.zone_probabilities], dtype=np.float32), 8)
+    masks = [predictor.predict(xray, report=ZoneSet(int(i))).probability for i in indices[0]]
+    expected = sum(w * m for w, m in zip(weights[0], masks, strict=True))
+    np.testing.assert_allclose(soft.probability, expected, atol=1e-5)
+
+
+def test_self_is_the_likeliest_report(predictor: Predictor, folder: Path) -> None:
+    own = predictor.predict(folder / "case2.png", guidance="self")
+    told = predictor.predict(folder / "case2.png", report=own.zones)
+    np.testing.assert_array_equal(own.probability, told.probability)
+    none = predictor.predict(folder / "case2.png", guidance="none")
+    assert np.abs(none.probability - own.probability).max() > 1e-3
+
+
+def test_batch_and_single_agree(predictor: Predictor, folder: Path) -> None:
+    xrays = [read(path) for path in sorted(folder.glob("*.png"))]
+    together = predictor.predict_batch(xrays, Guidance.SELF)
+    for xray, prediction in zip(xrays, together, strict=True):
+        alone = predictor.predict_batch([xray], Guidance.SELF)[0]
+        np.testing.assert_allclose(alone.probability, prediction.probability, atol=1e-4)
+
+
+def test_guidance_and_report_must_fit(predictor: Predictor, folder: Path) -> None:
+    for arguments in ({"guidance": "text"}, {"guidance": "self", "report": "lower left lung"}):
+        with pytest.raises(ReportError, match="do not fit"):
+            predictor.predict(folder / "case1.png", **arguments)
+
+
+def test_phantom_lesions_are_found(predictor: Predictor) -> None:
+    """Held-out phantoms: low enough to survive retraining, high enough to notice harm."""
+    drawn = [phantom.draw(seed) for seed in range(100, 112)]
+    dice = []
+    for p in drawn:
+        mask = predictor.predict(p.pixels).mask
+        if p.mask.any():
+            dice.append(2 * (mask & p.mask).sum() / (mask.sum() + p.mask.sum()))
+    assert np.mean(dice) > 0.6
+
+
+def test_files_are_found_and_named_apart(tmp_path: Path) -> None:
+    for name in ("a/x.png", "a/x.jpg", "b/x.png", "b/note.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = find_images([str(tmp_path), str(tmp_path / "b" / "*.png"), "missing.png"])
+    assert [p.name for p in found] == ["x.jpg", "x.png", "x.png", "missing.png"]
+    assert len(set(result_names(found))) == len(found)
+    assert result_names([Path("q/one.png"), Path("q/two.png")]) == ["one", "two"]
+
+
+BAD = ("truncated.png", "text.png", "empty.png", "bomb.png", "folder.png", "missing.png")
+
+
+@pytest.fixture
+def with_bad_files(folder: Path, tmp_path: Path) -> list[str]:
+    content = (folder / "case1.png").read_bytes()
+    (tmp_path / "truncated.png").write_bytes(content[: len(content) // 2])
+    (tmp_path / "text.png").write_text("not a picture")
+    (tmp_path / "empty.png").touch()
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "folder.png" / "inside.png").write_text("nor this")
+    return [str(folder / "case1.png"), *(str(tmp_path / name) for name in BAD), str(folder / "case2.png")]
+
+
+def test_bad_files_are_named_and_the_rest_is_written(with_bad_files: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = sgseg_command("predict", *with_bad_files, "--out", str(out))
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    for name in BAD:
+        assert name in done.stderr
+    document = json.loads((out / "predictions.json").read_text())
+    assert [Path(entry["image"]).name for entry in document["images"]] == ["case1.png", "case2.png"]
+    assert len(document["failed"]) == len(BAD)
+    for entry in document["images"]:
+        mask = np.asarray(Image.open(out / entry["mask"]))
+        assert set(np.unique(mask)) <= {0, 255}
+        assert mask.shape == (entry["size"][1], entry["size"][0])
+        assert entry["lesion_fraction"] == pytest.approx((mask > 0).mean(), abs=1e-4)
+        assert (out / entry["overlay"]).is_file()
+    assert not list(out.glob(".sgseg-*"))
+
+
+def test_command_line_laterality_and_report(folder: Path, tmp_path: Path) -> None:
+    for laterality, zone in (("patient", "lower right"), ("image", "lower left")):
+        done = sgseg_command(
+            *("predict", str(folder / "case1.png"), "--out", str(tmp_path / laterality)),
+            *("--report", f"{zone} lung", "--laterality", laterality),
+        )
+        assert done.returncode == 0, done.stderr
+    masks = [np.asarray(Image.open(tmp_path / kind / "case1_mask.png")) for kind in ("patient", "image")]
+    np.testing.assert_array_equal(*masks)
+    entry = json.loads((tmp_path / "patient" / "predictions.json").read_text())["images"][0]
+    assert entry["zones"] == ["lower right"]
+
+
+def test_resume_leaves_out_what_is_there(predictor: Predictor, folder: Path, tmp_path: Path) -> None:
+    paths = sorted(folder.glob("case*.png"))
+    predict_files(predictor, paths[:1], tmp_path, Guidance.NONE)
+    before = (tmp_path / "case1_mask.png").stat().st_mtime_ns
+    results = predict_files(predictor, paths, tmp_path, Guidance.NONE, resume=True)
+    assert [Path(entry["image"]).name for entry in results.images] == ["case1.png", "case2.png"]
+    assert (tmp_path / "case1_mask.png").stat().st_mtime_ns == before
+    other = predict_files(predictor, paths, tmp_path, Guidance.SELF, resume=True)
+    assert len(other.images) == 2
+    assert (tmp_path / "case1_mask.png").stat().st_mtime_ns > before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--guidance", "selfish"], "no guidance 'selfish'"),
+        (["--guidance", "text"], "needs --report"),
+        (["--report", "somewhere"], "unknown word"),
+        (["--report", "lower left lung", "--guidance", "self"], "leave out --guidance"),
+        (["--model", "nowhere"], "holds no SGSeg model"),
+    ],
+)
+def test_wrong_use_is_one_line(folder: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
+    done = sgseg_command("predict", str(folder / "case1.png"), "--out", str(tmp_path / "o"), *arguments)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_instrument_imports_no_torch(folder: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys, sgseg; sgseg.load().predict(sys.argv[1]);"
+        "heavy = {'torch', 'lightning', 'transformers', 'monai', 'kornia', 'matplotlib'} & set(sys.modules);"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code, str(folder / "case1.png")], check=True)
+
+
+def test_a_damaged_model_is_refused(tmp_path: Path) -> None:
+    from sgseg.weights import SHIPPED
+
+    for file in SHIPPED.iterdir():
+        if file.is_file():
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0\0")
+    with pytest.raises(SGSegError, match="damaged"):
+        sgseg.load(tmp_path)
+
+
+def test_shipped_weights_fit_the_card() -> None:
+    from sgseg.weights import SHIPPED
+
+    assert sum(f.stat().st_size for f in SHIPPED.iterdir()) < 16 * 2**20
+    card = json.loads((SHIPPED / "model.json").read_text())
+    assert card["parameters"] <= 7_500_000
+    best = max(card["valid_pooled_dice"], key=card["valid_pooled_dice"].get)
+    assert card["guidance"] == best
+    assert "Not for clinical use" in (SHIPPED / "MODEL_CARD.md").read_text()
+
+
+def test_evaluation_counts_every_case(predictor: Predictor, tmp_path: Path) -> None:
+    write_dataset(tmp_path / "data", {"test": 6}, 500)
+    cases = read_cases(tmp_path / "data", "test")
+    ticks: list[int] = []
+    none, text = examine(predictor, cases, [Guidance.NONE, Guidance.TEXT], lambda: ticks.append(1))
+    assert len(ticks) == len(none.counts) == 6
+    literal = np.array([0, 0])
+    for case in cases:
+        mask, truth = (
+            predictor.predict(case.image, guidance="none").mask,
+            np.asarray(Image.open(case.mask)) > 0,
+        )
+        literal += [2 * (mask & truth).sum(), mask.sum() + truth.sum()]
+    assert pooled(none.counts).dice == pytest.approx(literal[0] / literal[1], abs=1e-3)
+    assert text.summary()["zones"]["accuracy"]["value"] == none.summary()["zones"]["accuracy"]["value"]
+    ledger = tmp_path / "ledger.csv"
+    for _ in range(2):
+        append_to_ledger(ledger, [none, text], predictor.runtime.identity, tmp_path / "data")
+    assert len(ledger.read_text().splitlines()) == 5
+
+
+def test_text_guidance_needs_reports(predictor: Predictor, folder: Path) -> None:
+    case = Case("case1", folder / "case1.png", None, None, "p")
+    with pytest.raises(DataError, match="1 of 1 have none"):
+        examine(predictor, [case], [Guidance.TEXT])
+
+
+def test_evaluate_command(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "data", {"valid": 4}, 600)
+    done = sgseg_command("evaluate", "--data", "data", "--json", "-", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert set(document["guidance"]) == {"none", "self", "self-soft", "text"}
+    assert 0 <= document["guidance"]["none"]["pooled"]["dice"]["value"] <= 1
+    assert Image.open(tmp_path / "evaluation.png").size[0] > 1000
+
+
+def test_demo_command(tmp_path: Path) -> None:
+    done = sgseg_command("demo", "--out", str(tmp_path / "demo"))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "demo" / "contact_sheet.png").is_file()
+
+
+def test_shipped_weights_on_real_xrays(predictor: Predictor, qata_root: Path) -> None:
+    """A slice of `valid`, spread over it; the full split is in the card."""
+    cases = read_cases(qata_root, "valid")[::30]
+    none, text = examine(predictor, cases, [Guidance.NONE, Guidance.TEXT])
+    assert pooled(none.counts).dice > 0.75
+    assert pooled(text.counts).dice > pooled(none.counts).dice

@@ -1,0 +1,388 @@
+"""The workshop: configuration, augmentation, losses, networks, runs that survive being killed, export."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import torch.nn.functional as F  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+import sgseg  # noqa: E402
+from sgseg.anatomy import Laterality, Side, ZoneSet  # noqa: E402
+from sgseg.data.phantom import write_dataset  # noqa: E402
+from sgseg.errors import ConfigError  # noqa: E402
+from sgseg.models import NO_REPORT, SGSegCompact  # noqa: E402
+from sgseg.models.efficientnet import CHANNELS, EfficientNetLite0, SameConv2d  # noqa: E402
+from sgseg.models.lerg import LocationAggregation  # noqa: E402
+from sgseg.reports import parse  # noqa: E402
+from sgseg.training import config as configs  # noqa: E402
+from sgseg.training import pretrained, run  # noqa: E402
+from sgseg.training.augmentation import Augment, flip  # noqa: E402
+from sgseg.training.config import Augmentation, Reports  # noqa: E402
+from sgseg.training.losses import zone_loss  # noqa: E402
+from sgseg.training.module import choose_reports, zone_index  # noqa: E402
+
+# --- configuration
+
+
+@pytest.mark.parametrize("name", configs.names())
+def test_every_shipped_configuration_is_valid_and_survives_its_dump(name: str, tmp_path: Path) -> None:
+    config = configs.load(name)
+    (tmp_path / "again.yaml").write_text(config.dump())
+    assert configs.load(tmp_path / "again.yaml") == config
+
+
+def test_overrides_reach_lists_and_sections() -> None:
+    config = configs.load("sgseg-compact", ["stages.0.epochs=3", "data.root=/x", "augmentation.flip=0.5"])
+    assert (config.stages[0].epochs, config.data.root, config.augmentation.flip) == (3, Path("/x"), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.rot=x", "did you mean root"),
+        ("sed=1", "did you mean seed"),
+        ("stages.0.epoch=1", "did you mean epochs"),
+        ("stages.0.size=100", "multiple of 32"),
+        ("stages.7.size=128", "does not fit"),
+        ("--epochs", "is not key=value"),
+    ],
+)
+def test_wrong_configurations_name_the_cure(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        configs.load("sgseg-compact", [override])
+
+
+def test_unknown_configuration_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="sgseg-compact"):
+        configs.load("sgseg-comapct")
+
+
+# --- augmentation
+
+
+def _batch(n: int = 16, size: int = 64) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    masks = torch.zeros(n, 1, size, size)
+    for i in range(n):
+        top, left = torch.randint(0, size - 12, (2,), generator=generator)
+        masks[i, :, top : top + 12, left : left + 12] = 1
+    return torch.rand(n, 1, size, size, generator=generator), masks, torch.ones(n, 6)
+
+
+def test_no_lesion_leaves_the_picture() -> None:
+    """With everything but geometry off, each lesion keeps its area, corrected for zoom, within its limits."""
+    geometry = Augmentation(rotate=20, zoom=1.5, shift=0.5, gamma=1, blur=0, noise=0, erase=0, border=0)
+    augment = Augment(geometry)
+    torch.manual_seed(0)
+    for _ in range(20):
+        images, masks, zones = _batch()
+        _, moved, _ = augment(images, masks, zones)
+        area = moved.sum((1, 2, 3)) / masks.sum((1, 2, 3))
+        assert area.min() > 0.8 / 1.5**2, "a lesion was cut"
+
+
+def test_image_and_mask_move_together() -> None:
+    augment = Augment(Augmentation(gamma=1, blur=0, noise=0, erase=0, border=0))
+    torch.manual_seed(1)
+    _, masks, zones = _batch()
+    images, moved, _ = augment(masks.clone(), masks, zones)
+    assert ((images > 0.5).float() - moved).abs().mean() < 1e-3
+
+
+def test_augmentation_is_the_seeds() -> None:
+    augment, batch = Augment(Augmentation(flip=0.5)), _batch()
+    results = []
+    for seed in (5, 5, 6):
+        torch.manual_seed(seed)
+        results.append(augment(*batch)[0])
+    torch.testing.assert_close(results[0], results[1], rtol=0, atol=0)
+    assert not torch.equal(results[0], results[2])
+
+
+@pytest.mark.parametrize("index", range(64))
+def test_flips_swap_the_zones_with_the_pixels(index: int) -> None:
+    zones = ZoneSet(index)
+    images = torch.zeros(2, 1, 4, 4)
+    images[:, :, 0, 0] = 1
+    flipped, _, swapped = flip(images, images, torch.tensor([zones.vector] * 2), torch.tensor([True, False]))
+    assert flipped[0, 0, 0, 3] == 1 and flipped[1, 0, 0, 0] == 1
+    assert tuple(swapped[0].tolist()) == zones.flipped().vector
+    assert tuple(swapped[1].tolist()) == zones.vector
+
+
+# --- losses and reports in training
+
+
+def test_unknown_zones_have_no_loss_and_no_gradient() -> None:
+    logits = torch.randn(4, 6, requires_grad=True)
+    zones = torch.randint(0, 2, (4, 6)).float()
+    zones[2:] = float("nan")
+    loss = zone_loss(logits, zones)
+    torch.testing.assert_close(loss, F.binary_cross_entropy_with_logits(logits[:2], zones[:2]))
+    loss.backward()
+    assert logits.grad is not None and not logits.grad[2:].any() and logits.grad[:2].any()
+
+
+def test_reports_in_training_keep_their_shares() -> None:
+    torch.manual_seed(0)
+    zones = torch.tensor(ZoneSet(5).vector).float().repeat(4000, 1)
+    own = torch.full((4000,), 63)
+    chosen = choose_reports(own, zones, Reports(true=0.5, corrupted=0.2))
+    assert (chosen == 5).float().mean() == pytest.approx(0.5, abs=0.05)
+    assert (chosen == 63).float().mean() == pytest.approx(0.3, abs=0.04)
+    zones[:] = float("nan")
+    assert (choose_reports(own, zones, Reports()) == own).all()
+
+
+def test_zone_index_is_the_zoneset() -> None:
+    vectors = torch.tensor([ZoneSet(i).vector for i in range(64)])
+    assert zone_index(vectors).tolist() == list(range(64))
+
+
+# --- networks
+
+
+def test_aggregation_is_equation_1() -> None:
+    aggregate, objects = LocationAggregation(8), torch.randn(3, 5, 8)
+    x, q = objects.numpy(), aggregate.queries.detach().numpy()
+    for b in range(3):
+        scores = x[b] @ q.T
+        weights = np.exp(scores) / np.exp(scores).sum(0)
+        expected = weights.T @ x[b]
+        np.testing.assert_allclose(aggregate(objects)[b].detach().numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_size_and_shapes() -> None:
+    network = SGSegCompact().eval()
+    assert sum(p.numel() for p in network.parameters()) == 5_237_670
+    for size in (64, 128, 224):
+        with torch.no_grad():
+            logits, zones = network(torch.randn(2, 1, size, size), torch.tensor([NO_REPORT, 3]))
+        assert logits.shape == (2, 1, size, size)
+        assert zones.shape == (2, 6)
+
+
+def test_no_report_skips_the_guidance_and_the_empty_report_does_not() -> None:
+    network = SGSegCompact().eval()
+    image = torch.randn(1, 1, 64, 64)
+    with torch.no_grad():
+        encoded, table = network.encode(image), network.report_encoder()
+        without, empty = (
+            network.decode(encoded.features, torch.tensor([i]), table) for i in (NO_REPORT, ZoneSet().index)
+        )
+        for guide in network.decoder.guide:
+            guide.scale.zero_()
+        unguided = network.decode(encoded.features, torch.tensor([0]), table)
+    torch.testing.assert_close(without, unguided)
+    assert not torch.allclose(without, empty)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (5, 2), (5, 1)])
+def test_fast_depthwise_gradient_is_the_gradient(kernel: int, stride: int) -> None:
+    torch.manual_seed(0)
+    conv = SameConv2d(8, 8, kernel, stride, groups=8, bias=False)
+    gradients = []
+    for fast in (True, False):
+        x = torch.randn(2, 8, 16, 16, generator=torch.Generator().manual_seed(1), requires_grad=True)
+        conv.weight.grad = None
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast):
+            y = conv(x)
+        y.float().square().sum().backward()
+        assert x.grad is not None and conv.weight.grad is not None
+        gradients.append((x.grad, conv.weight.grad.clone()))
+    for a, b in zip(*gradients, strict=True):
+        assert (a - b).norm() / b.norm() < 0.02
+
+
+def test_encoder_gives_the_librarys_features() -> None:
+    library = pytest.importorskip("efficientnet_lite_pytorch")
+    state = pretrained.imagenet_state()
+    theirs = library.EfficientNet.from_name("efficientnet-lite0")
+    theirs.load_state_dict(state)
+    ours = EfficientNetLite0()
+    ours.load_imagenet(state)
+    image = torch.randn(1, 1, 64, 64)
+    with torch.no_grad():
+        features = ours.eval()(image)
+        x = theirs.eval()._bn0(theirs._conv_stem(image.expand(-1, 3, -1, -1)))
+        x = F.relu6(x)
+        outputs = []
+        for block in theirs._blocks:
+            x = block(x)
+            outputs.append(x)
+    by_shape = {tuple(o.shape): o for o in outputs}  # the last of each shape ends a stage
+    assert [f.shape[1] for f in features] == list(CHANNELS)
+    for feature in features:
+        torch.testing.assert_close(feature, by_shape[tuple(feature.shape)], rtol=1e-3, atol=1e-4)
+
+
+def test_a_tampered_package_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretrained.EFFICIENTNET_LITE0.__class__, "path", pretrained.Package.path)
+    fake = pretrained.Package(**{**vars(pretrained.EFFICIENTNET_LITE0), "sha256": "0" * 64})
+    with pytest.raises(sgseg.errors.SGSegError, match="reinstall"):
+        fake.path()
+    absent = pretrained.Package(**{**vars(fake), "name": "sgseg-no-such-package"})
+    with pytest.raises(sgseg.errors.MissingExtraError, match=r"sgseg\[pretrained\]"):
+        absent.path()
+
+
+# --- runs
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data") / "phantoms"
+    write_dataset(root, {"train": 40, "valid": 8}, 2000, size=64)
+    return root
+
+
+def _arguments(data: Path, out: Path) -> list[str]:
+    stage = "{name: one, size: 64, epochs: 3, batch: 8, learning_rate: 0.001, encoder_learning_rate: 0.0005}"
+    return [
+        "train",
+        "sgseg-compact",
+        f"data.root={data}",
+        f"stages=[{stage}]",
+        "precision=32-true",
+        "--out",
+        str(out),
+    ]
+
+
+def _train(arguments: list[str], cache: Path) -> subprocess.Popen[str]:
+    environment = {**os.environ, "SGSEG_CACHE": str(cache)}
+    command = [sys.executable, "-c", "from sgseg.cli import main; main()", *arguments]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def unbroken(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "unbroken"
+    process = _train(_arguments(phantoms, folder), folder.parent / "cache")
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
+    return folder
+
+
+def test_a_run_leaves_what_it_promises(unbroken: Path) -> None:
+    stage = unbroken / "1-one"
+    for name in ("best.ckpt", "last.ckpt", "metrics.csv", "curves.png", "samples.png"):
+        assert (stage / name).is_file(), name
+    with (stage / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert float(rows[2]["train/mask_loss"]) < float(rows[0]["train/mask_loss"])
+
+
+def test_a_killed_run_goes_on_exactly(unbroken: Path, phantoms: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "killed"
+    process = _train(_arguments(phantoms, folder), tmp_path / "cache")
+    metrics = folder / "1-one" / "metrics.csv"
+    deadline = time.monotonic() + 300
+    while not (folder / "1-one" / "last.ckpt").is_file() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL, "the run ended before it was killed"
+    assert not (folder / run.WEIGHTS).exists()
+    resumed = _train(["train", "--resume", str(folder)], tmp_path / "cache")
+    output, _ = resumed.communicate(timeout=600)
+    assert resumed.returncode == 0, output
+    expected, found = (load_file(f / run.WEIGHTS) for f in (unbroken, folder))
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=0, msg=name)
+    rows = (list(csv.DictReader(open(f))) for f in (unbroken / "1-one" / "metrics.csv", metrics))  # noqa: PTH123, SIM115
+    for a, b in zip(*rows, strict=True):
+        assert {**a, "minutes": ""} == {**b, "minutes": ""}
+
+
+def test_a_finished_folder_is_not_overwritten(unbroken: Path) -> None:
+    with pytest.raises(ConfigError, match="--resume"):
+        run.start(configs.load("sgseg-compact"), unbroken)
+
+
+def test_the_artefact_gives_the_networks_probabilities(
+    unbroken: Path, phantoms: Path, tmp_path: Path
+) -> None:
+    from sgseg.export import TOLERANCE, export_run, largest_difference
+    from sgseg.inference import OnnxRuntime
+    from sgseg.training.runtime import TorchRuntime
+
+    out = export_run(unbroken, tmp_path / "artefact", phantoms, "test")
+    artefact = OnnxRuntime(out)
+    network = TorchRuntime(
+        run.load_network(out / "model.safetensors"), 64, artefact.guidance, artefact.identity
+    )
+    for batch in (1, 2, 5):
+        images = np.random.default_rng(batch).integers(0, 256, (batch, 64, 64), dtype=np.uint8)
+        assert largest_difference(artefact, network, images) <= TOLERANCE
+    assert sgseg.load(out).predict(np.asarray(images[0])).mask.shape == (64, 64)
+
+
+def test_shipped_artefact_and_torch_give_the_same_masks() -> None:
+    from sgseg.export import TOLERANCE, largest_difference
+    from sgseg.inference import OnnxRuntime
+    from sgseg.training.runtime import TorchRuntime
+    from sgseg.weights import SHIPPED
+
+    artefact = OnnxRuntime(SHIPPED)
+    network = run.load_network(SHIPPED / "model.safetensors")
+    player = TorchRuntime(network, artefact.size, artefact.guidance, artefact.identity)
+    from sgseg.data.phantom import draw
+
+    images = np.stack([draw(seed, artefact.size).pixels for seed in range(3)])
+    assert largest_difference(artefact, player, images) <= TOLERANCE
+
+
+def test_report_table_is_what_bert_gives() -> None:
+    """The stored constants of the shipped weights, against BERT run now (stored in float16)."""
+    from sgseg.weights import SHIPPED
+
+    hidden, mask = pretrained.report_hidden_states()
+    encoder = run.load_network(SHIPPED / "model.safetensors").report_encoder
+    torch.testing.assert_close(encoder.bert, hidden, rtol=2e-3, atol=2e-3)
+    assert (encoder.padding == (mask == 0)).all()
+
+
+def test_fine_tuning_starts_from_the_shipped_weights(phantoms: Path) -> None:
+    config = configs.load("sgseg-compact-finetune", [f"data.root={phantoms}"])
+    network = run._initial_network(config)
+    fresh = SGSegCompact().state_dict()
+    assert not torch.equal(network.state_dict()["decoder.head.weight"], fresh["decoder.head.weight"])
+
+
+def test_right_in_the_users_words_is_the_left_of_the_training_image(tmp_path: Path) -> None:
+    """From a patient-laterality report through the reader to the zones that supervise LERG."""
+    from PIL import Image
+
+    from sgseg.data import read_cases
+    from sgseg.training.cache import decode
+
+    pixels = np.tile(np.linspace(0, 255, 64).astype(np.uint8), (64, 1))
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    mask = np.zeros((64, 64), dtype=np.uint8)
+    mask[45:60, 5:20] = 255
+    Image.fromarray(mask).save(tmp_path / "m.png")
+    (tmp_path / "train.csv").write_text("image,mask,report\na.png,m.png,lower right lung\n")
+    os.environ["SGSEG_CACHE"] = str(tmp_path / "cache")
+    arrays = decode(read_cases(tmp_path, "train"), 64)
+    del os.environ["SGSEG_CACHE"]
+    zones = ZoneSet.from_vector(arrays.zones[0].tolist())
+    assert zones == parse("lower left lung", Laterality.IMAGE)
+    assert zones.sides == {Side.IMAGE_LEFT}
+    assert arrays.masks[0][:, :32].sum() == arrays.masks[0].sum() > 0
