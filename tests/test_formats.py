@@ -168,7 +168,8 @@ def test_json_is_rounded_utf8_in_the_documents_order(tmp_path: Path) -> None:
         "dice": pooled(counts).dice,
         "area": np.int64(3),
         "found": np.bool_(True),
-        "tiny": -0.00001,
+        "tiny": -0.0000123456,
+        "nothing": -0.0,
         "report": None,
         "nested": [{"a": (1, 2.00004)}],
     }
@@ -181,7 +182,8 @@ def test_json_is_rounded_utf8_in_the_documents_order(tmp_path: Path) -> None:
         "dice": 0.6667,
         "area": 3,
         "found": True,
-        "tiny": 0.0,
+        "tiny": -1.235e-05,
+        "nothing": 0.0,
         "report": None,
         "nested": [{"a": [1, 2.0]}],
     }

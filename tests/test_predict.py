@@ -63,6 +63,10 @@ def test_file_array_and_xray_give_the_same(predictor: Predictor, folder: Path) -
         np.testing.assert_array_equal(other.probability, same[0].probability)
 
 
+@pytest.mark.xfail(
+    strict=True,
+    reason="known defect of the 0.1.0 weights: the report's extent steers the mask, its side hardly does",
+)
 def test_the_report_guides_the_mask_to_its_side(predictor: Predictor) -> None:
     """ "Right lung" in the patient's laterality is the left of the image."""
 
@@ -75,6 +79,11 @@ def test_the_report_guides_the_mask_to_its_side(predictor: Predictor) -> None:
         np.mean([share_at_image_left(seed, side) for seed in range(8)]) for side in ("right", "left")
     )
     assert right > left + 0.03
+
+
+def test_the_reports_extent_guides_the_mask(predictor: Predictor, folder: Path) -> None:
+    areas = [predictor.predict(folder / "case1.png", report=ZoneSet(i)).probability.sum() for i in (0, 4, 63)]
+    assert areas[0] < areas[1] < areas[2]
 
 
 def test_laterality_of_the_words_only_renames(predictor: Predictor, folder: Path) -> None:

@@ -17,8 +17,9 @@ DECIMALS = 4
 def write_json(path: Path, document: Mapping[str, object]) -> None:
     """Writes a document as JSON in UTF-8, whole or not at all.
 
-    Keys keep the document's order, which is the order for reading. Floats are rounded to 4 decimals, NumPy's
-    scalars and arrays become numbers and lists.
+    Keys keep the document's order, which is the order for reading. Floats are rounded to 4 decimals (those
+    under 0.1 to 4 significant digits, so that a learning rate survives), NumPy's scalars and arrays become
+    numbers and lists.
 
     Args:
         path: of the file.
@@ -45,7 +46,8 @@ def _plain(value: object, where: str) -> object:
     if isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError(f"{where} is {value}, which JSON cannot hold")
-        return round(float(value), DECIMALS) + 0.0  # the sum makes -0.0 a plain 0.0
+        rounded = round(value, DECIMALS) if abs(value) >= 0.1 else float(f"{value:.{DECIMALS}g}")
+        return rounded + 0.0  # the sum makes -0.0 a plain 0.0
     if isinstance(value, str | int) or value is None:
         return value
     raise TypeError(f"{where} is a {type(value).__name__}, which JSON cannot hold")

@@ -178,7 +178,7 @@ def _moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Te
 
 
 def _record(folder: Path, config: Config) -> dict[str, Any]:
-    """Writes down what the configuration does not say; a resumed run keeps its precision and adds its commit."""
+    """Writes down what the configuration leaves open; a resumed run keeps its precision, adds its commit."""
     path = folder / "run.json"
     now = commit(Path(__file__).parent)
     if path.is_file():

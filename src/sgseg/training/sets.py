@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -54,16 +54,19 @@ class Batches(IterableDataset[Batch]):
         return whole + (part > 0 and self.seed is None)
 
     def __iter__(self) -> Iterator[Batch]:
-        order = self.order if self.seed is None else np.random.default_rng(self.seed).permutation(self.order)
+        order = self.order
+        if self.seed is not None:
+            order = order[np.random.default_rng(self.seed).permutation(len(order))]
         for i in range(len(self)):
-            yield self._gather(np.asarray(order[i * self.batch : (i + 1) * self.batch]))
+            yield self._gather(order[i * self.batch : (i + 1) * self.batch])
 
     def _gather(self, rows: NDArray[np.int64]) -> Batch:
-        columns: list[list[NDArray[np.generic]]] = [[], [], []]
-        for i, arrays in enumerate(self.sets):
-            chosen = rows[rows[:, 0] == i, 1]
-            for column, array in zip(columns, (arrays.images, arrays.masks, arrays.zones), strict=True):
-                column.append(array[chosen])
+        chosen = [rows[rows[:, 0] == i, 1] for i in range(len(self.sets))]
+        columns: list[list[NDArray[Any]]] = [
+            [arrays.images[k] for arrays, k in zip(self.sets, chosen, strict=True)],
+            [arrays.masks[k] for arrays, k in zip(self.sets, chosen, strict=True)],
+            [arrays.zones[k] for arrays, k in zip(self.sets, chosen, strict=True)],
+        ]
         images, masks, zones = (torch.from_numpy(np.concatenate(column)) for column in columns)
         return Batch(images[:, None], masks[:, None], zones)
 
