@@ -184,7 +184,7 @@ def test_what_people_type(text: str, bits: str) -> None:
         ("left lung lower zone", "does not say upper, middle or lower"),
         ("lower right lung and left", "does not say upper, middle or lower"),
         ("lower left right lung", "two sides in one phrase"),
-        ("left and right lower lung", "two sides in one phrase"),
+        ("left and right lower lung", "does not say upper, middle or lower"),
     ],
 )
 def test_what_is_not_understood(text: str, message: str) -> None:
