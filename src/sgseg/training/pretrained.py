@@ -16,7 +16,6 @@ from torch import Tensor
 
 from sgseg.anatomy import N_ZONESETS, Laterality, ZoneSet
 from sgseg.errors import MissingExtraError, SGSegError
-from sgseg.models.report_encoder import TOKENS
 from sgseg.reports import write
 
 
@@ -86,11 +85,12 @@ def imagenet_state() -> dict[str, Tensor]:
     return state
 
 
-def report_hidden_states() -> tuple[Tensor, Tensor]:
-    """BERT's last hidden states of the 64 reports, in QaTa's wording.
+def report_embeddings() -> Tensor:
+    """BERT's sentence embeddings of the 64 reports, in QaTa's wording.
 
     Returns:
-        Hidden states (64, TOKENS, width) float32 and attention mask (64, TOKENS); row i is `ZoneSet(i)`'s.
+        (64, width) float32, the mean of the last hidden states over the tokens, as MiniLM was trained to be
+        used; row i is `ZoneSet(i)`'s.
 
     Raises:
         MissingExtraError: the package is not installed.
@@ -103,9 +103,9 @@ def report_hidden_states() -> tuple[Tensor, Tensor]:
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     bert = BertModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
     texts = [write(ZoneSet(index), Laterality.IMAGE) for index in range(N_ZONESETS)]
-    tokens = tokenizer(texts, padding="max_length", max_length=TOKENS, return_tensors="pt")
-    if tokens["input_ids"].shape[1] != TOKENS:
-        raise SGSegError(f"a report has more than {TOKENS} word pieces in {MINILM.name}'s tokenizer")
+    tokens = tokenizer(texts, padding=True, return_tensors="pt")
     with torch.inference_mode():
-        hidden: Tensor = bert(**tokens).last_hidden_state
-    return hidden.clone(), tokens["attention_mask"]
+        hidden = bert(**tokens).last_hidden_state
+    mask = tokens["attention_mask"][:, :, None]
+    mean: Tensor = ((hidden * mask).sum(1) / mask.sum(1)).clone()
+    return mean

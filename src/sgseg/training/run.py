@@ -27,11 +27,12 @@ from sgseg.errors import ConfigError
 from sgseg.evaluation.ledger import commit
 from sgseg.formats import atomic, write_json
 from sgseg.models import SGSegCompact
+from sgseg.models.report_encoder import whiten
 from sgseg.training import config as configs
 from sgseg.training.config import Config, Stage
 from sgseg.training.cpu import bfloat16_pays, keep_freed_memory
 from sgseg.training.module import StageModule
-from sgseg.training.pretrained import imagenet_state, report_hidden_states
+from sgseg.training.pretrained import imagenet_state, report_embeddings
 from sgseg.training.progress import Progress, Samples
 from sgseg.training.sets import Batches, loader, training_sets, validation_sets
 
@@ -104,7 +105,7 @@ def _initial_network(config: Config) -> SGSegCompact:
     if config.init == "pretrained":
         network = SGSegCompact()
         network.encoder.load_imagenet(imagenet_state())
-        network.report_encoder.set_bert_outputs(*report_hidden_states())
+        network.report_encoder.embeddings.copy_(whiten(report_embeddings()))
         return network
     path = Path(config.init)
     if config.init == "shipped":
