@@ -131,9 +131,10 @@ def _train_stage(
         module = StageModule(network, config, number, training_sets(config.data, stage, config.seed))
         valid = Batches(validation_sets(config.data, stage), _VALIDATION_BATCH, None)
         trainer = _trainer(config, stage, folder, precision)
-        trainer.fit(module, val_dataloaders=loader(valid), ckpt_path=last if last.is_file() else None)
-        if trainer.interrupted:
-            raise KeyboardInterrupt
+        try:
+            trainer.fit(module, val_dataloaders=loader(valid), ckpt_path=last if last.is_file() else None)
+        except SystemExit:  # what Lightning makes of Ctrl-C
+            raise KeyboardInterrupt from None
         finished.touch()
     state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
     network.load_state_dict(
