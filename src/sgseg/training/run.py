@@ -33,7 +33,7 @@ from sgseg.training.cpu import bfloat16_pays, keep_freed_memory
 from sgseg.training.module import StageModule
 from sgseg.training.pretrained import imagenet_state, report_hidden_states
 from sgseg.training.progress import Progress, Samples
-from sgseg.training.sets import Batches, loader, training_sets, validation_sets
+from sgseg.training.sets import Batches, check, loader, training_sets, validation_sets
 
 MONITOR = "valid/dice_none"
 WEIGHTS = "weights.safetensors"
@@ -47,10 +47,11 @@ def start(config: Config, folder: Path) -> Path:
         The file of the trained weights.
 
     Raises:
-        ConfigError: the folder is already there.
+        ConfigError, DataError: the folder is already there, or the data are not.
     """
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is there already; go on with --resume {folder}, or choose another --out")
+    check(config.data)
     folder.mkdir(parents=True, exist_ok=True)
     with atomic(folder / "config.yaml") as temporary:
         temporary.write_text(config.dump(), encoding="utf-8")
