@@ -67,7 +67,7 @@ def predict(
     if source is Guidance.TEXT and zones is None:
         raise ConfigError("--guidance text needs --report")
     paths = find_images(images)
-    with _progress("predicting", len(paths)) as advance:
+    with _interruptible("the same command and --resume"), _progress("predicting", len(paths)) as advance:
         results = predict_files(predictor, paths, out, source, zones, laterality, advance, resume)
     _print_results(results, out)
     if results.failed:
@@ -152,11 +152,12 @@ def train(
         from sgseg.training import run
     if (config is None) == (resume is None):
         raise ConfigError(f"give a configuration ({', '.join(configs.names())}) or --resume RUN")
-    if resume is not None:
-        weights = run.resume(resume)
-    else:
-        loaded = configs.load(str(config), overrides or ())
-        weights = run.start(loaded, out or Path("runs") / Path(str(config)).stem)
+    folder = resume or out or Path("runs") / Path(str(config)).stem
+    with _interruptible(f"sgseg train --resume {folder}"):
+        if resume is not None:
+            weights = run.resume(folder)
+        else:
+            weights = run.start(configs.load(str(config), overrides or ()), folder)
     print(f"trained: {weights}")
 
 
@@ -192,15 +193,22 @@ def data_phantom(
 
 
 def main() -> None:
-    """Entry point: what a user can cure is one line on stderr and exit code 1; Ctrl-C is 130."""
+    """Entry point: what a user can cure is one line on stderr and exit code 1; Typer makes Ctrl-C 130."""
     try:
         app()
     except SGSegError as error:
         _say(f"sgseg: {error}")
         sys.exit(1)
+
+
+@contextmanager
+def _interruptible(cure: str) -> Iterator[None]:
+    """Tells how to go on after Ctrl-C."""
+    try:
+        yield
     except KeyboardInterrupt:
-        _say("sgseg: interrupted")
-        sys.exit(130)
+        _say(f"sgseg: interrupted; go on with {cure}")
+        raise
 
 
 def _say(text: str) -> None:

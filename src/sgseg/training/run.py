@@ -34,7 +34,7 @@ from sgseg.training.cpu import bfloat16_pays, keep_freed_memory
 from sgseg.training.module import StageModule
 from sgseg.training.pretrained import imagenet_state, report_embeddings
 from sgseg.training.progress import Progress, Samples
-from sgseg.training.sets import Batches, loader, training_sets, validation_sets
+from sgseg.training.sets import Batches, check, loader, training_sets, validation_sets
 
 MONITOR = "valid/dice_none"
 WEIGHTS = "weights.safetensors"
@@ -48,10 +48,11 @@ def start(config: Config, folder: Path) -> Path:
         The file of the trained weights.
 
     Raises:
-        ConfigError: the folder is already there.
+        ConfigError, DataError: the folder is already there, or the data are not.
     """
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is there already; go on with --resume {folder}, or choose another --out")
+    check(config.data)
     folder.mkdir(parents=True, exist_ok=True)
     with atomic(folder / "config.yaml") as temporary:
         temporary.write_text(config.dump(), encoding="utf-8")
@@ -132,9 +133,10 @@ def _train_stage(
         module = StageModule(network, config, number, training_sets(config.data, stage, config.seed))
         valid = Batches(validation_sets(config.data, stage), _VALIDATION_BATCH, None)
         trainer = _trainer(config, stage, folder, precision)
-        trainer.fit(module, val_dataloaders=loader(valid), ckpt_path=last if last.is_file() else None)
-        if trainer.interrupted:
-            raise KeyboardInterrupt
+        try:
+            trainer.fit(module, val_dataloaders=loader(valid), ckpt_path=last if last.is_file() else None)
+        except SystemExit:  # what Lightning makes of Ctrl-C
+            raise KeyboardInterrupt from None
         finished.touch()
     state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
     network.load_state_dict(

@@ -76,6 +76,18 @@ def loader(batches: Batches) -> DataLoader[Batch]:
     return DataLoader(batches, batch_size=None)
 
 
+def check(data: Data) -> None:
+    """Finds out before anything is begun whether the data are there.
+
+    Raises:
+        ConfigError, DataError: they are not; the message says what is missing.
+    """
+    for split in ("train", "valid"):
+        read_cases(_root(data), split)
+    if data.negatives is not None:
+        read_cases(data.negatives, "train")
+
+
 def training_sets(data: Data, stage: Stage, seed: int) -> list[tuple[Arrays, int]]:
     """The training split, the healthy X-rays and the phantoms of a stage, with their repeats."""
     sets = [(decode(read_cases(_root(data), "train"), stage.size), 1)]
