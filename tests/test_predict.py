@@ -63,10 +63,6 @@ def test_file_array_and_xray_give_the_same(predictor: Predictor, folder: Path) -
         np.testing.assert_array_equal(other.probability, same[0].probability)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="known defect of the 0.1.0 weights: the report's extent steers the mask, its side hardly does",
-)
 def test_the_report_guides_the_mask_to_its_side(predictor: Predictor) -> None:
     """ "Right lung" in the patient's laterality is the left of the image."""
 
@@ -78,7 +74,7 @@ def test_the_report_guides_the_mask_to_its_side(predictor: Predictor) -> None:
     right, left = (
         np.mean([share_at_image_left(seed, side) for seed in range(8)]) for side in ("right", "left")
     )
-    assert right > left + 0.03
+    assert right > left + 0.2
 
 
 def test_the_reports_extent_guides_the_mask(predictor: Predictor, folder: Path) -> None:
