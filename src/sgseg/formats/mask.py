@@ -14,7 +14,7 @@ from sgseg.formats.atomic import atomic
 def save_picture(picture: Image.Image, path: Path) -> None:
     """Writes a picture as PNG, whole or not at all."""
     with atomic(path) as temporary:
-        picture.save(temporary, format="PNG", optimize=True)
+        picture.save(temporary, format="PNG", compress_level=4)  # the best level takes longer than the model
 
 
 def save_mask(mask: NDArray[np.bool_], path: Path) -> None:
