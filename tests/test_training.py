@@ -23,11 +23,11 @@ import sgseg  # noqa: E402
 from sgseg.anatomy import Laterality, Side, ZoneSet  # noqa: E402
 from sgseg.data.phantom import write_dataset  # noqa: E402
 from sgseg.errors import ConfigError  # noqa: E402
-from sgseg.models import NO_REPORT, SGSegCompact  # noqa: E402
+from sgseg.models import SGSegCompact  # noqa: E402
 from sgseg.models.efficientnet import CHANNELS, EfficientNetLite0, SameConv2d  # noqa: E402
 from sgseg.models.lerg import LocationAggregation  # noqa: E402
 from sgseg.models.report_encoder import whiten  # noqa: E402
-from sgseg.reports import parse  # noqa: E402
+from sgseg.reports import NO_REPORT, parse  # noqa: E402
 from sgseg.training import config as configs  # noqa: E402
 from sgseg.training import pretrained, run  # noqa: E402
 from sgseg.training.augmentation import Augment, flip  # noqa: E402

@@ -1,9 +1,8 @@
 """SGSeg: chest X-ray segmentation that writes its own report and is guided by it.
 
-import sgseg
-
-prediction = sgseg.load().predict("xray.png")
-prediction.report, prediction.mask, prediction.zone_probabilities
+Example:
+    >>> prediction = sgseg.load().predict("xray.png")
+    >>> prediction.report, prediction.mask, prediction.zone_probabilities
 """
 
 from __future__ import annotations

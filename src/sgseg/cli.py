@@ -18,6 +18,7 @@ from sgseg.errors import ConfigError, MissingExtraError, SGSegError
 if TYPE_CHECKING:
     from sgseg.batch import Results
     from sgseg.inference import Predictor
+    from sgseg.reports import Guidance
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -224,7 +225,7 @@ def _workshop(what: str) -> Iterator[None]:
         raise MissingExtraError(f"{what} (it found no {error.name})", "train") from error
 
 
-def _guidance(text: str | None) -> Any:
+def _guidance(text: str | None) -> Guidance | None:
     from sgseg.reports import Guidance
 
     try:

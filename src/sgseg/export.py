@@ -39,8 +39,8 @@ from sgseg.formats import atomic, write_json
 from sgseg.imaging import fit, read
 from sgseg.inference import OnnxRuntime, Predictor, Runtime
 from sgseg.inference.runtime import CARD, DECODE, ENCODE, WEIGHTS
-from sgseg.models import NO_REPORT, SGSegCompact
-from sgseg.reports import Guidance
+from sgseg.models import SGSegCompact
+from sgseg.reports import NO_REPORT, Guidance
 from sgseg.training.module import standardise
 from sgseg.training.pretrained import EFFICIENTNET_LITE0, MINILM
 from sgseg.training.run import load_network
@@ -52,6 +52,7 @@ REPORT_TABLE = "report_table"
 TOLERANCE = 1e-3
 """Largest difference in probability that artefact and network may show."""
 
+_FEATURES = ("features_4", "features_8", "features_16", "features_32")
 _OPSET = 18
 _CHECKED = 16  # real images on which artefact and network must agree
 
@@ -92,8 +93,9 @@ def export(network: SGSegCompact, folder: Path, card: dict[str, Any], size: int 
         The folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    stored = {name: _narrowed(tensor) for name, tensor in network.state_dict().items() if tensor.ndim}
-    network.load_state_dict({k: v.to(network.state_dict()[k].dtype) for k, v in stored.items()}, strict=False)
+    state = network.state_dict()
+    stored = {name: _narrowed(tensor) for name, tensor in state.items() if tensor.ndim}
+    network.load_state_dict({name: t.to(state[name].dtype) for name, t in stored.items()}, strict=False)
     network.eval()
     stored[REPORT_TABLE] = network.report_encoder()
     blob = save(stored)
@@ -141,11 +143,12 @@ def export_run(run: Path, out: Path, data: Path, version: str) -> Path:
     cases = read_cases(data, "valid")
     images = np.stack([fit(read(case.image), player.size) for case in cases[:_CHECKED]])
     rounded = TorchRuntime(load_network(out / WEIGHTS), player.size, player.guidance, player.identity)
-    difference = largest_difference(OnnxRuntime(out), rounded, images)
+    artefact = OnnxRuntime(out)
+    difference = largest_difference(artefact, rounded, images)
     if difference > TOLERANCE:
         raise SGSegError(f"artefact and network differ by {difference:.1e}, more than {TOLERANCE:.0e}")
     text_free = [guidance for guidance in Guidance if guidance is not Guidance.TEXT]
-    evaluations = examine(Predictor(OnnxRuntime(out)), cases, text_free)
+    evaluations = examine(Predictor(artefact), cases, text_free)
     dice = {e.guidance.value: round(float(pooled(e.counts).dice), 4) for e in evaluations}
     card |= {"guidance": max(dice, key=dice.__getitem__), "valid_pooled_dice": dice, "difference": difference}
     write_json(out / CARD, {**json.loads((out / CARD).read_text(encoding="utf-8")), **card})
@@ -169,9 +172,6 @@ def largest_difference(artefact: OnnxRuntime, network: Runtime, images: NDArray[
         )
         differences.append(np.abs(a - b).max())
     return float(max(differences))
-
-
-_FEATURES = ("features_4", "features_8", "features_16", "features_32")
 
 
 def _narrowed(tensor: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from sgseg.evaluation.metrics import (
     ZoneScores,
     count,
     exemplars,
+    image_dice,
     lesion_rate,
     per_image,
     per_image_dice,
@@ -79,7 +80,7 @@ def examine(
     predictor: Predictor,
     cases: Sequence[Case],
     guidances: Sequence[Guidance],
-    progress: Callable[[], None] | None = None,
+    progress: Callable[[], None] = lambda: None,
 ) -> list[Evaluation]:
     """Predicts every case under every guidance; each image is encoded once.
 
@@ -114,8 +115,7 @@ def examine(
             predictions = predictor.decode(xrays, encoded, guidance, _reports(batch, guidance))
             counts += [count(p.mask, truth) for p, truth in zip(predictions, truths, strict=True)]
         for _ in batch:
-            if progress is not None:
-                progress()
+            progress()
     reported = np.array([case.zones is not None for case in cases])
     true = np.array([case.zones.vector for case in cases if case.zones is not None], dtype=bool).reshape(
         -1, 6
@@ -143,7 +143,7 @@ def picture(predictor: Predictor, evaluation: Evaluation) -> Image.Image:
 
 def sheet_row(label: str, prediction: Prediction, truth: NDArray[np.bool_]) -> SheetRow:
     """A prediction beside the truth, for a contact sheet."""
-    dice = float(per_image_dice(Counts.stack([count(prediction.mask, truth)]))[0])
+    dice = image_dice(prediction.mask, truth)
     return SheetRow(
         label,
         prediction.xray.pixels,

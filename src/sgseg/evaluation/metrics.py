@@ -118,6 +118,11 @@ def per_image_dice(counts: Counts) -> NDArray[np.float64]:
     return per_image(counts).dice.numerator
 
 
+def image_dice(mask_pred: NDArray[np.bool_], mask_true: NDArray[np.bool_]) -> float:
+    """Dice of a single image; arguments and errors as for `count`."""
+    return float(per_image_dice(Counts.stack([count(mask_pred, mask_true)]))[0])
+
+
 def lesion_rate(counts: Counts) -> Score:
     """Share of images with any predicted pixel: of healthy images, the false positive rate."""
     return Score(counts.tp + counts.fp > 0)

@@ -2,6 +2,6 @@
 
 from sgseg.inference.prediction import Prediction
 from sgseg.inference.predictor import Predictor
-from sgseg.inference.runtime import NO_REPORT, Encoded, Identity, OnnxRuntime, Runtime
+from sgseg.inference.runtime import Encoded, Identity, OnnxRuntime, Runtime
 
-__all__ = ["NO_REPORT", "Encoded", "Identity", "OnnxRuntime", "Prediction", "Predictor", "Runtime"]
+__all__ = ["Encoded", "Identity", "OnnxRuntime", "Prediction", "Predictor", "Runtime"]

@@ -15,8 +15,8 @@ from sgseg.anatomy import Laterality, ZoneSet
 from sgseg.errors import ReportError
 from sgseg.imaging import ChestXray, fit, read, restore
 from sgseg.inference.prediction import Prediction
-from sgseg.inference.runtime import NO_REPORT, Encoded, Runtime
-from sgseg.reports import SOFT_REPORTS, Guidance, likeliest_reports, parse
+from sgseg.inference.runtime import Encoded, Runtime
+from sgseg.reports import NO_REPORT, SOFT_REPORTS, Guidance, likeliest_reports, parse
 
 
 @dataclass(frozen=True)

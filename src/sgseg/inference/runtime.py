@@ -67,13 +67,9 @@ class Runtime(Protocol):
 
         Args:
             features: of `encode`.
-            reports: (B,) the index of the ZoneSet that guides each image, or `NO_REPORT`.
+            reports: (B,) the index of the ZoneSet that guides each image, or `reports.NO_REPORT`.
         """
         ...
-
-
-NO_REPORT = 64
-"""The report index that stands for "there is no report", beside 0…63 for `ZoneSet(index)`."""
 
 
 class OnnxRuntime:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from sgseg.models.efficientnet import CHANNELS, EfficientNetLite0
 from sgseg.models.guided_decoder import GuidedDecoder
 from sgseg.models.lerg import CompactLERG
-from sgseg.models.report_encoder import NO_REPORT, ReportEncoder
+from sgseg.models.report_encoder import ReportEncoder
+from sgseg.reports import NO_REPORT
 
 
 class Encoded(NamedTuple):

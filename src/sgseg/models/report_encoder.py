@@ -11,9 +11,6 @@ from torch import Tensor, nn
 
 from sgseg.anatomy import N_ZONESETS
 
-NO_REPORT = N_ZONESETS
-"""The index that stands for "there is no report" (`Guidance.NONE`), beside 0…63 for `ZoneSet(index)`."""
-
 WIDTH = N_ZONESETS - 1
 """64 centred embeddings span no more dimensions than this."""
 
@@ -58,6 +55,6 @@ class ReportEncoder(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self) -> Tensor:
-        """The table of report tokens, (65, tokens, dim); the last row, `NO_REPORT`, is zero."""
+        """The table of report tokens, (65, tokens, dim); the last row, `reports.NO_REPORT`, is zero."""
         table = self.norm(self.project(self.embeddings).unflatten(1, (self.tokens, -1)))
         return torch.cat([table, torch.zeros_like(table[:1])])

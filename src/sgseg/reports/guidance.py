@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from sgseg.anatomy import N_ZONESETS, ZoneSet
 
+NO_REPORT = N_ZONESETS
+"""The index that stands for "there is no report" (`Guidance.NONE`), beside 0…63 for `ZoneSet(index)`."""
+
 SOFT_REPORTS = 8
 """How many of the likeliest reports `Guidance.SELF_SOFT` mixes."""
 

@@ -12,7 +12,8 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import DataLoader
 
 from sgseg.anatomy import N_ZONESETS, ZONES
-from sgseg.models import NO_REPORT, SGSegCompact, repeat_features
+from sgseg.models import SGSegCompact, repeat_features
+from sgseg.reports import NO_REPORT
 from sgseg.training.augmentation import Augment
 from sgseg.training.cache import Arrays
 from sgseg.training.config import Config, Reports

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bars
 
 from sgseg.anatomy import Laterality, ZoneSet
-from sgseg.evaluation import Counts, count, per_image_dice
+from sgseg.evaluation import image_dice
 from sgseg.formats import SheetRow, atomic, contact_sheet, save_picture
 from sgseg.reports import write
 from sgseg.training.sets import Batch
@@ -94,10 +94,10 @@ def _row(batch: Batch, outputs: dict[str, torch.Tensor], i: int) -> SheetRow:
     truth = batch.masks[i, 0].cpu().numpy().astype(bool)
     mask = outputs["mask"][i, 0].cpu().numpy()
     zones = outputs["zones"][i].float().cpu().numpy()
-    dice = per_image_dice(Counts.stack([count(mask, truth)]))[0]
+    dice = image_dice(mask, truth)
     report = write(ZoneSet.from_vector([p > 0.5 for p in zones]), Laterality.PATIENT)
     pixels = (batch.images[i, 0].float() / 255).cpu().numpy()
-    return SheetRow(f"case {i + 1}", pixels, truth, mask, [float(p) for p in zones], report, float(dice))
+    return SheetRow(f"case {i + 1}", pixels, truth, mask, [float(p) for p in zones], report, dice)
 
 
 def append_metrics(path: Path, row: dict[str, float]) -> None:

@@ -26,6 +26,7 @@ import sgseg
 from sgseg.errors import ConfigError
 from sgseg.evaluation.ledger import commit
 from sgseg.formats import atomic, write_json
+from sgseg.inference.runtime import WEIGHTS as ARTEFACT_WEIGHTS
 from sgseg.models import SGSegCompact
 from sgseg.models.report_encoder import whiten
 from sgseg.training import config as configs
@@ -35,6 +36,7 @@ from sgseg.training.module import StageModule
 from sgseg.training.pretrained import imagenet_state, report_embeddings
 from sgseg.training.progress import Progress, Samples
 from sgseg.training.sets import Batches, check, loader, training_sets, validation_sets
+from sgseg.weights import SHIPPED
 
 MONITOR = "valid/dice_none"
 WEIGHTS = "weights.safetensors"
@@ -90,11 +92,8 @@ def load_network(weights: Path) -> SGSegCompact:
         ConfigError: the file does not fit the network.
     """
     network = SGSegCompact()
-    state = {
-        k: v.to(network.state_dict()[k].dtype)
-        for k, v in load_file(weights).items()
-        if k in network.state_dict()
-    }
+    own = network.state_dict()
+    state = {name: t.to(own[name].dtype) for name, t in load_file(weights).items() if name in own}
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -108,12 +107,7 @@ def _initial_network(config: Config) -> SGSegCompact:
         network.encoder.load_imagenet(imagenet_state())
         network.report_encoder.embeddings.copy_(whiten(report_embeddings()))
         return network
-    path = Path(config.init)
-    if config.init == "shipped":
-        from sgseg.weights import SHIPPED
-
-        path = SHIPPED
-    weights = path / ("model.safetensors" if config.init == "shipped" else WEIGHTS)
+    weights = SHIPPED / ARTEFACT_WEIGHTS if config.init == "shipped" else Path(config.init) / WEIGHTS
     if not weights.is_file():
         raise ConfigError(
             f"init={config.init}: {weights} is not there; give pretrained, shipped or a finished run"

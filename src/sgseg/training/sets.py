@@ -61,13 +61,13 @@ class Batches(IterableDataset[Batch]):
             yield self._gather(order[i * self.batch : (i + 1) * self.batch])
 
     def _gather(self, rows: NDArray[np.int64]) -> Batch:
-        chosen = [rows[rows[:, 0] == i, 1] for i in range(len(self.sets))]
-        columns: list[list[NDArray[Any]]] = [
-            [arrays.images[k] for arrays, k in zip(self.sets, chosen, strict=True)],
-            [arrays.masks[k] for arrays, k in zip(self.sets, chosen, strict=True)],
-            [arrays.zones[k] for arrays, k in zip(self.sets, chosen, strict=True)],
-        ]
-        images, masks, zones = (torch.from_numpy(np.concatenate(column)) for column in columns)
+        parts: list[tuple[NDArray[Any], ...]] = []
+        for i, arrays in enumerate(self.sets):
+            chosen = rows[rows[:, 0] == i, 1]
+            parts.append((arrays.images[chosen], arrays.masks[chosen], arrays.zones[chosen]))
+        images, masks, zones = (
+            torch.from_numpy(np.concatenate(column)) for column in zip(*parts, strict=True)
+        )
         return Batch(images[:, None], masks[:, None], zones)
 
 
