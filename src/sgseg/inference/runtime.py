@@ -86,7 +86,7 @@ class OnnxRuntime:
         """
         card = read_card(folder)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+        options.intra_op_num_threads = threads or _allowed_cpus()
         options.log_severity_level = 3
         try:
             self._encode, self._decode = (
@@ -108,6 +108,11 @@ class OnnxRuntime:
         feeds = dict(zip(self._inputs, (reports, *features), strict=True))
         probability: NDArray[np.float32] = self._decode.run(None, feeds)[0]
         return probability
+
+
+def _allowed_cpus() -> int:
+    """CPUs that this process may use; only Linux tells them from those of the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def read_card(folder: Path) -> dict[str, Any]:
