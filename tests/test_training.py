@@ -24,9 +24,9 @@ from sgseg.anatomy import Laterality, Side, ZoneSet  # noqa: E402
 from sgseg.data.phantom import write_dataset  # noqa: E402
 from sgseg.errors import ConfigError  # noqa: E402
 from sgseg.models import SGSegCompact  # noqa: E402
-from sgseg.models.efficientnet import CHANNELS, EfficientNetLite0, SameConv2d  # noqa: E402
-from sgseg.models.lerg import LocationAggregation  # noqa: E402
-from sgseg.models.report_encoder import whiten  # noqa: E402
+from sgseg.models.aggregation import LocationAggregation  # noqa: E402
+from sgseg.models.compact.efficientnet import CHANNELS, EfficientNetLite0, SameConv2d  # noqa: E402
+from sgseg.models.compact.report_encoder import whiten  # noqa: E402
 from sgseg.reports import NO_REPORT, parse  # noqa: E402
 from sgseg.training import config as configs  # noqa: E402
 from sgseg.training import pretrained, run  # noqa: E402
@@ -157,7 +157,7 @@ def test_zone_index_is_the_zoneset() -> None:
 
 
 def test_aggregation_is_equation_1() -> None:
-    aggregate, objects = LocationAggregation(8), torch.randn(3, 5, 8)
+    aggregate, objects = LocationAggregation(8, queries=6), torch.randn(3, 5, 8)
     x, q = objects.numpy(), aggregate.queries.detach().numpy()
     for b in range(3):
         scores = x[b] @ q.T

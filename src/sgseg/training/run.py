@@ -28,7 +28,7 @@ from sgseg.evaluation.ledger import commit
 from sgseg.formats import atomic, write_json
 from sgseg.inference.runtime import WEIGHTS as ARTEFACT_WEIGHTS
 from sgseg.models import SGSegCompact
-from sgseg.models.report_encoder import whiten
+from sgseg.models.compact.report_encoder import whiten
 from sgseg.training import config as configs
 from sgseg.training.config import Config, Stage
 from sgseg.training.cpu import bfloat16_pays, keep_freed_memory

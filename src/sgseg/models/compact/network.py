@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
-from sgseg.models.efficientnet import CHANNELS, EfficientNetLite0
-from sgseg.models.guided_decoder import GuidedDecoder
-from sgseg.models.lerg import CompactLERG
-from sgseg.models.report_encoder import ReportEncoder
+from sgseg.models.compact.efficientnet import CHANNELS, EfficientNetLite0
+from sgseg.models.compact.guided_decoder import GuidedDecoder
+from sgseg.models.compact.lerg import CompactLERG
+from sgseg.models.compact.report_encoder import ReportEncoder
+from sgseg.models.interface import Encoded
 from sgseg.reports import NO_REPORT
-
-
-class Encoded(NamedTuple):
-    """What one look at an image gives.
-
-    Attributes:
-        features: decoder features at strides 4, 8, 16, 32, each (B, C, H/s, W/s).
-        zone_logits: (B, 6) in the order of `anatomy.ZONES`.
-    """
-
-    features: tuple[Tensor, ...]
-    zone_logits: Tensor
 
 
 class SGSegCompact(nn.Module):
@@ -65,8 +52,3 @@ class SGSegCompact(nn.Module):
         """Mask logits (B, 1, H, W) under the given reports, and zone logits (B, 6)."""
         encoded = self.encode(images)
         return self.decode(encoded.features, report, self.report_encoder()), encoded.zone_logits
-
-
-def repeat_features(features: Sequence[Tensor], times: int) -> tuple[Tensor, ...]:
-    """Stacks the batch `times` times, to decode every image under several reports at once."""
-    return tuple(torch.cat([x] * times) for x in features)

@@ -15,23 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sgseg.anatomy import ZONES
+from sgseg.models.aggregation import LocationAggregation
 from sgseg.models.layers import ConvNormAct, Position2d, to_map, to_tokens
-
-
-class LocationAggregation(nn.Module):
-    """Location-based attention aggregation, A = softmax(X qᵀ) X (paper, eq. 1): one query for each zone.
-
-    The softmax runs over the objects, so each zone draws on the objects that speak of it.
-    """
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.queries = nn.Parameter(torch.randn(len(ZONES), dim) * dim**-0.5)
-
-    def forward(self, objects: Tensor) -> Tensor:
-        """(B, N, dim) objects -> (B, 6, dim), one vector for each zone."""
-        attention = torch.softmax(objects @ self.queries.T, dim=1)
-        return attention.transpose(1, 2) @ objects
 
 
 class CrossScaleFusion(nn.Module):
@@ -73,7 +58,7 @@ class CompactLERG(nn.Module):
             for _ in range(layers)
         )
         self.norm = nn.LayerNorm(dim)
-        self.aggregate = LocationAggregation(dim)
+        self.aggregate = LocationAggregation(dim, len(ZONES))
         self.classify = nn.Parameter(torch.randn(len(ZONES), dim) * dim**-0.5)
         self.bias = nn.Parameter(torch.zeros(len(ZONES)))
 

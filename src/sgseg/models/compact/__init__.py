@@ -1,0 +1,5 @@
+"""SGSeg-compact: the model that ships."""
+
+from sgseg.models.compact.network import SGSegCompact
+
+__all__ = ["SGSegCompact"]

@@ -1,0 +1,1 @@
+"""SGSeg as published: ConvNeXt-T, CXR-BERT, RT-DETR, guided decoder."""
