@@ -29,7 +29,7 @@ from sgseg.models.compact.efficientnet import CHANNELS, EfficientNetLite0, SameC
 from sgseg.models.compact.report_encoder import whiten  # noqa: E402
 from sgseg.reports import NO_REPORT, parse  # noqa: E402
 from sgseg.training import config as configs  # noqa: E402
-from sgseg.training import pretrained, run  # noqa: E402
+from sgseg.training import networks, pretrained, run  # noqa: E402
 from sgseg.training.augmentation import Augment, flip  # noqa: E402
 from sgseg.training.config import Augmentation, Reports  # noqa: E402
 from sgseg.training.losses import zone_loss  # noqa: E402
@@ -327,7 +327,10 @@ def test_the_artefact_gives_the_networks_probabilities(
     out = export_run(unbroken, tmp_path / "artefact", phantoms, "test")
     artefact = OnnxRuntime(out)
     network = TorchRuntime(
-        run.load_network(out / "model.safetensors"), 64, artefact.guidance, artefact.identity
+        networks.load(configs.load("sgseg-compact"), out / "model.safetensors"),
+        64,
+        artefact.guidance,
+        artefact.identity,
     )
     for batch in (1, 2, 5):
         images = np.random.default_rng(batch).integers(0, 256, (batch, 64, 64), dtype=np.uint8)
@@ -342,7 +345,7 @@ def test_shipped_artefact_and_torch_give_the_same_masks() -> None:
     from sgseg.weights import SHIPPED
 
     artefact = OnnxRuntime(SHIPPED)
-    network = run.load_network(SHIPPED / "model.safetensors")
+    network = networks.load(configs.load("sgseg-compact"), SHIPPED / "model.safetensors")
     player = TorchRuntime(network, artefact.size, artefact.guidance, artefact.identity)
     from sgseg.data.phantom import draw
 
@@ -354,7 +357,7 @@ def test_report_table_is_what_bert_gives() -> None:
     """The stored constants of the shipped weights, against BERT run now (stored in float16)."""
     from sgseg.weights import SHIPPED
 
-    encoder = run.load_network(SHIPPED / "model.safetensors").report_encoder
+    encoder = networks.load(configs.load("sgseg-compact"), SHIPPED / "model.safetensors").report_encoder
     expected = whiten(pretrained.report_embeddings())
     signs = (encoder.embeddings * expected).sum(0).sign()  # an SVD's columns have no sign of their own
     # The last directions are rounding noise of BERT itself, and turn freely within their subspace.
@@ -393,7 +396,7 @@ def test_zones_of_unseen_reports_can_be_read_from_their_embeddings() -> None:
 
 def test_fine_tuning_starts_from_the_shipped_weights(phantoms: Path) -> None:
     config = configs.load("sgseg-compact-finetune", [f"data.root={phantoms}"])
-    network = run._initial_network(config)
+    network = networks.initial(config)[0]
     fresh = SGSegCompact().state_dict()
     assert not torch.equal(network.state_dict()["decoder.head.weight"], fresh["decoder.head.weight"])
 

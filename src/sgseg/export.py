@@ -39,11 +39,12 @@ from sgseg.formats import atomic, write_json
 from sgseg.imaging import fit, read
 from sgseg.inference import OnnxRuntime, Predictor, Runtime
 from sgseg.inference.runtime import CARD, DECODE, ENCODE, WEIGHTS
-from sgseg.models import SGSegCompact
 from sgseg.reports import NO_REPORT, Guidance
+from sgseg.training import config as configs
+from sgseg.training import networks
 from sgseg.training.module import standardise
+from sgseg.training.networks import AnyNetwork
 from sgseg.training.pretrained import EFFICIENTNET_LITE0, MINILM
-from sgseg.training.run import load_network
 from sgseg.training.runtime import TorchRuntime
 
 REPORT_TABLE = "report_table"
@@ -58,7 +59,7 @@ _CHECKED = 16  # real images on which artefact and network must agree
 
 
 class _Encode(nn.Module):
-    def __init__(self, network: SGSegCompact) -> None:
+    def __init__(self, network: AnyNetwork) -> None:
         super().__init__()
         self.network = network
 
@@ -70,7 +71,7 @@ class _Encode(nn.Module):
 class _Decode(nn.Module):
     report_table: Tensor
 
-    def __init__(self, network: SGSegCompact, table: Tensor) -> None:
+    def __init__(self, network: AnyNetwork, table: Tensor) -> None:
         super().__init__()
         self.network = network
         self.register_buffer(REPORT_TABLE, table)
@@ -80,7 +81,7 @@ class _Decode(nn.Module):
 
 
 @torch.no_grad()
-def export(network: SGSegCompact, folder: Path, card: dict[str, Any], size: int = 224) -> Path:
+def export(network: AnyNetwork, folder: Path, card: dict[str, Any], size: int = 224) -> Path:
     """Writes the artefact of a network.
 
     Args:
@@ -93,8 +94,8 @@ def export(network: SGSegCompact, folder: Path, card: dict[str, Any], size: int 
         The folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    state = network.state_dict()
-    stored = {name: _narrowed(tensor) for name, tensor in state.items() if tensor.ndim}
+    state = networks.state(network)
+    stored = {name: _narrowed(tensor) for name, tensor in state.items()}
     network.load_state_dict({name: t.to(state[name].dtype) for name, t in stored.items()}, strict=False)
     network.eval()
     stored[REPORT_TABLE] = network.report_encoder()
@@ -142,7 +143,12 @@ def export_run(run: Path, out: Path, data: Path, version: str) -> Path:
     export(player.network, out, card, player.size)
     cases = read_cases(data, "valid")
     images = np.stack([fit(read(case.image), player.size) for case in cases[:_CHECKED]])
-    rounded = TorchRuntime(load_network(out / WEIGHTS), player.size, player.guidance, player.identity)
+    rounded = TorchRuntime(
+        networks.load(configs.load(run / "config.yaml"), out / WEIGHTS),
+        player.size,
+        player.guidance,
+        player.identity,
+    )
     artefact = OnnxRuntime(out)
     difference = largest_difference(artefact, rounded, images)
     if difference > TOLERANCE:

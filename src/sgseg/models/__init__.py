@@ -2,5 +2,6 @@
 
 from sgseg.models.compact import SGSegCompact
 from sgseg.models.interface import Encoded, repeat_features
+from sgseg.models.sgseg import SGSeg
 
-__all__ = ["Encoded", "SGSegCompact", "repeat_features"]
+__all__ = ["Encoded", "SGSeg", "SGSegCompact", "repeat_features"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sgseg.errors import ConfigError
 
@@ -64,15 +64,34 @@ class Augmentation(Strict):
 
 
 class Reports(Strict):
-    """Which reports guide the second of the two decodings; the rest of the time it is the model's own.
+    """Which reports guide in training; the rest of the time it is the model's own.
 
     Attributes:
         true: share of the true report.
         corrupted: share of the true report with one or two zones changed.
+        unguided: whether every image is decoded a second time, without a report; trained with reports alone,
+            as in the paper, the path without text starves.
     """
 
     true: float = Field(0.7, ge=0, le=1)
     corrupted: float = Field(0.08, ge=0, le=1)
+    unguided: bool = True
+
+
+class Network(Strict):
+    """Parts of `sgseg`; `sgseg-compact` has one form only.
+
+    Attributes:
+        size: `full` as published, or `mini`, which trains on phantoms in minutes.
+        backbone: of the detector: the paper's ResNet-50, or HGNetv2-L as in the authors' released code.
+        lerg: without it the network is LanGuideMedSeg, guided by the user's report alone.
+        freeze_text: whether BERT keeps its weights.
+    """
+
+    size: Literal["full", "mini"] = "full"
+    backbone: Literal["resnet50", "hgnetv2-l"] = "resnet50"
+    lerg: bool = True
+    freeze_text: bool = False
 
 
 class Stage(Strict):
@@ -86,8 +105,10 @@ class Stage(Strict):
         learning_rate: peak of the one-cycle schedule for all but the encoder.
         encoder_learning_rate: the encoder's.
         warm_up: share of the steps on the way to the peak; cosine to below 1e-6 after it.
-        zone_weight: weight of the zone loss beside the two mask losses.
+        zone_weight: weight of the zone loss beside the mask loss.
         phantoms: synthetic X-rays added to the training split.
+        objective: `contrastive` warms up: images are drawn to their reports, no mask is learned.
+        patience: epochs without a better score on the validation split after which the stage ends early.
     """
 
     name: str
@@ -99,6 +120,8 @@ class Stage(Strict):
     warm_up: float = Field(0.15, ge=0, lt=1)
     zone_weight: float = Field(0.3, ge=0)
     phantoms: int = Field(0, ge=0)
+    objective: Literal["segmentation", "contrastive"] = "segmentation"
+    patience: int | None = Field(None, ge=1)
 
 
 class Config(Strict):
@@ -106,16 +129,22 @@ class Config(Strict):
 
     Attributes:
         model: which network.
-        init: `pretrained` (ImageNet and BERT from their packages), `shipped` (the released weights), or
-            a run folder whose weights to start from.
+        network: its parts.
+        init: `pretrained` (`sgseg-compact`: ImageNet and BERT from their packages; `sgseg`: its encoders from
+            the hub), `random`, `shipped` (the released weights), or a run folder whose weights to start from.
+        hub: a folder with the hub's files, or a cache of it, for machines without a network.
+        monitor: the guidance whose Dice on the validation split chooses the epoch.
         seed: of everything random.
         weight_decay: of AdamW, on matrices and kernels.
         ema: decay of the moving average of the weights, which is what is validated and kept.
         precision: `auto` measures whether bfloat16 is faster here.
     """
 
-    model: Literal["sgseg-compact"]
+    model: Literal["sgseg-compact", "sgseg"]
+    network: Network = Field(default_factory=Network)
     init: str = "pretrained"
+    hub: Path | None = None
+    monitor: Literal["none", "self", "text"] = "none"
     seed: int = Field(0, ge=0)
     weight_decay: float = Field(0.01, ge=0)
     ema: float = Field(0.995, ge=0, lt=1)
@@ -125,9 +154,29 @@ class Config(Strict):
     reports: Reports = Field(default_factory=Reports)
     stages: tuple[Stage, ...] = Field(min_length=1)
 
+    @model_validator(mode="after")
+    def _fits_the_model(self) -> Config:
+        if self.model == "sgseg-compact":
+            if self.network != Network() or any(s.objective == "contrastive" for s in self.stages):
+                raise ValueError("network and the contrastive objective belong to model sgseg")
+        elif self.init == "shipped":
+            raise ValueError("no weights of sgseg are shipped; give pretrained, random or a finished run")
+        if self.stages[-1].objective == "contrastive":
+            raise ValueError("the last stage must learn to segment")
+        return self
+
     def dump(self) -> str:
         """As YAML that `load` reads back."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+_SECTIONS: dict[str, type[Strict]] = {
+    "data": Data,
+    "network": Network,
+    "augmentation": Augmentation,
+    "reports": Reports,
+    "stages": Stage,
+}
 
 
 def names() -> list[str]:
@@ -185,8 +234,6 @@ def _explain(error: ValidationError) -> Iterator[str]:
         if fault["type"] != "extra_forbidden":
             yield f"{place}: {fault['msg'].lower()}"
             continue
-        section: Any = {"data": Data, "augmentation": Augmentation, "reports": Reports, "stages": Stage}.get(
-            str(fault["loc"][0]) if len(fault["loc"]) > 1 else "", Config
-        )
+        section = _SECTIONS.get(str(fault["loc"][0]) if len(fault["loc"]) > 1 else "", Config)
         near = difflib.get_close_matches(str(fault["loc"][-1]), section.model_fields, 1, cutoff=0)
         yield f"there is no key {place}; did you mean {near[0]}?"

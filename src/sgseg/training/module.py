@@ -12,12 +12,13 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import DataLoader
 
 from sgseg.anatomy import N_ZONESETS, ZONES
-from sgseg.models import SGSegCompact, repeat_features
+from sgseg.models import SGSeg, repeat_features
 from sgseg.reports import NO_REPORT
 from sgseg.training.augmentation import Augment
 from sgseg.training.cache import Arrays
 from sgseg.training.config import Config, Reports
-from sgseg.training.losses import mask_loss, zone_loss
+from sgseg.training.losses import contrastive_loss, mask_loss, zone_loss
+from sgseg.training.networks import AnyNetwork
 from sgseg.training.sets import Batch, Batches, loader
 
 _FINAL_LEARNING_RATE = 5e-7
@@ -57,12 +58,12 @@ def choose_reports(own: Tensor, zones: Tensor, shares: Reports) -> Tensor:
 class StageModule(L.LightningModule):
     """Trains `network` through one stage.
 
-    Every image is encoded once and decoded twice: without a report and with one. Trained mostly with
-    reports, the path without text starves.
+    Every image is encoded once and decoded with a report, and unless the recipe is the paper's also
+    without one: trained with reports alone, the path without text starves.
     """
 
     def __init__(
-        self, network: SGSegCompact, config: Config, number: int, sets: Sequence[tuple[Arrays, int]]
+        self, network: AnyNetwork, config: Config, number: int, sets: Sequence[tuple[Arrays, int]]
     ) -> None:
         """
         Args:
@@ -88,53 +89,69 @@ class StageModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, masks, zones = self.augment(batch.images / 255, batch.masks.float(), batch.zones)
-        encoded = self.network.encode(standardise(images).contiguous(memory_format=torch.channels_last))
+        images = standardise(images).contiguous(memory_format=torch.channels_last)
+        if self.stage.objective == "contrastive":
+            losses = {"contrastive_loss": self._align(images, zones)}
+        else:
+            losses = self._segment(images, masks, zones)
+        shown = {f"train/{name}": loss for name, loss in losses.items()}
+        self.log_dict(shown, on_step=False, on_epoch=True, batch_size=len(images))
+        weights = {"zone_loss": self.stage.zone_weight}
+        return torch.stack([weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum()
+
+    def _segment(self, images: Tensor, masks: Tensor, zones: Tensor) -> dict[str, Tensor]:
+        encoded = self.network.encode(images)
         own = zone_index(encoded.zone_logits.detach() > 0)
-        reports = torch.cat(
-            [torch.full_like(own, NO_REPORT), choose_reports(own, zones, self.config.reports)]
-        )
+        paths = [choose_reports(own, zones, self.config.reports)]
+        if self.config.reports.unguided:
+            paths.insert(0, torch.full_like(own, NO_REPORT))
         logits = self.network.decode(
-            repeat_features(encoded.features, 2), reports, self.network.report_encoder()
+            repeat_features(encoded.features, len(paths)), torch.cat(paths), self.network.report_encoder()
         )
-        mask = mask_loss(logits.float(), torch.cat([masks, masks]))
-        zone = zone_loss(encoded.zone_logits.float(), zones)
-        self.log_dict(
-            {"train/mask_loss": mask, "train/zone_loss": zone},
-            on_step=False,
-            on_epoch=True,
-            batch_size=len(own),
-        )
-        return mask + self.stage.zone_weight * zone
+        losses = {"mask_loss": mask_loss(logits.float(), torch.cat([masks] * len(paths)))}
+        if self.network.writes_reports:
+            losses["zone_loss"] = zone_loss(encoded.zone_logits.float(), zones)
+        return losses
+
+    def _align(self, images: Tensor, zones: Tensor) -> Tensor:
+        """Contrastive loss of the images whose report is known."""
+        assert isinstance(self.network, SGSeg)  # the configuration was checked
+        known = ~zones.isnan().any(1)
+        reports = zone_index(zones[known])
+        image, report = self.network.align(images[known], reports, self.network.report_encoder())
+        return contrastive_loss(image.float(), report.float(), reports)
 
     def on_validation_epoch_start(self) -> None:
         self.counts = {}
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor] | None:
         """Counts for the scores; returns masks (B, 1, H, W), decoded without a report, and zones (B, 6)."""
+        images = standardise(batch.images / 255).contiguous(memory_format=torch.channels_last)
+        if self.stage.objective == "contrastive":
+            loss = self._align(images, batch.zones)
+            self._count("contrastive_loss", loss * len(images), loss.new_tensor(len(images)))
+            return None
         truth, known = batch.masks.bool(), ~batch.zones.isnan()
-        encoded = self.network.encode(
-            standardise(batch.images / 255).contiguous(memory_format=torch.channels_last)
-        )
+        encoded = self.network.encode(images)
         own = zone_index(encoded.zone_logits > 0)
         text = torch.where(known.all(1), zone_index(batch.zones), own)
-        reports = {"none": torch.full_like(own, NO_REPORT), "self": own, "text": text}
+        reports = {"dice_none": torch.full_like(own, NO_REPORT), "dice_text": text}
+        if self.network.writes_reports:
+            reports["dice_self"] = own
+            right = (encoded.zone_logits > 0) == (batch.zones > 0.5)
+            self._count("zone_accuracy", (right & known).sum(), known.sum())
         logits = self.network.decode(
-            repeat_features(encoded.features, 3),
+            repeat_features(encoded.features, len(reports)),
             torch.cat([*reports.values()]),
             self.network.report_encoder(),
         )
-        for name, logit in zip(reports, logits.chunk(3), strict=True):
+        for name, logit in zip(reports, logits.chunk(len(reports)), strict=True):
             predicted = logit > 0
             self._count(name, (predicted & truth).sum() * 2, predicted.sum() + truth.sum())
-        right = (encoded.zone_logits > 0) == (batch.zones > 0.5)
-        self._count("zones", (right & known).sum(), known.sum())
         return {"mask": logits[: len(own)] > 0, "zones": encoded.zone_logits.sigmoid()}
 
     def on_validation_epoch_end(self) -> None:
-        scores = {name: part / whole.clamp(min=1) for name, (part, whole) in self.counts.items()}
-        self.log_dict(
-            {f"valid/{'zone_accuracy' if n == 'zones' else f'dice_{n}'}": s for n, s in scores.items()}
-        )
+        self.log_dict({f"valid/{n}": part / whole.clamp(min=1) for n, (part, whole) in self.counts.items()})
 
     def _count(self, name: str, part: Tensor, whole: Tensor) -> None:
         pair = torch.stack([part, whole]).double()
@@ -155,11 +172,12 @@ class StageModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _parameter_groups(self) -> tuple[list[dict[str, Any]], list[float]]:
-        """Encoder and rest, each with and without weight decay (vectors have none), and their rates."""
+        """Pretrained encoders and rest, each with and without weight decay (vectors have none); their rates."""
         groups: list[dict[str, Any]] = []
         rates: list[float] = []
+        trained = [(n, p) for n, p in self.network.named_parameters() if p.requires_grad]
         for is_encoder, rate in ((True, self.stage.encoder_learning_rate), (False, self.stage.learning_rate)):
-            named = [p for n, p in self.network.named_parameters() if n.startswith("encoder.") == is_encoder]
+            named = [p for n, p in trained if n.startswith(self.network.PRETRAINED) == is_encoder]
             groups.append(
                 {"params": [p for p in named if p.ndim > 1], "weight_decay": self.config.weight_decay}
             )

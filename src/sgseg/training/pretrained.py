@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from transformers import BertModel, BertTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from sgseg.anatomy import N_ZONESETS, Laterality, ZoneSet
 from sgseg.errors import MissingExtraError, SGSegError
 from sgseg.reports import write
+
+_MAX_TOKENS = 128
+_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -85,27 +91,60 @@ def imagenet_state() -> dict[str, Tensor]:
     return state
 
 
-def report_embeddings() -> Tensor:
-    """BERT's sentence embeddings of the 64 reports, in QaTa's wording.
-
-    Returns:
-        (64, width) float32, the mean of the last hidden states over the tokens, as MiniLM was trained to be
-        used; row i is `ZoneSet(i)`'s.
+def minilm_tokenizer() -> BertTokenizer:
+    """The tokenizer of MiniLM, which is that of `bert-base-uncased`.
 
     Raises:
         MissingExtraError: the package is not installed.
     """
-    from transformers import AutoTokenizer, BertModel
-    from transformers.utils import logging
+    return BertTokenizer.from_pretrained(MINILM.path().parent, local_files_only=True)
 
+
+def report_embeddings() -> Tensor:
+    """BERT's sentence embeddings of the 64 reports, in QaTa's wording.
+
+    Returns:
+        (64, width) float32, from `minilm_embeddings`; row i is `ZoneSet(i)`'s.
+
+    Raises:
+        MissingExtraError: the package is not installed.
+    """
+    return minilm_embeddings([write(ZoneSet(index), Laterality.IMAGE) for index in range(N_ZONESETS)])
+
+
+def minilm_embeddings(texts: Sequence[str]) -> Tensor:
+    """MiniLM's embeddings of sentences, (N, 384) float32, pooled as it was trained to be used.
+
+    Raises:
+        MissingExtraError: the package is not installed.
+    """
     logging.disable_progress_bar()
     folder = MINILM.path().parent
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     bert = BertModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
-    texts = [write(ZoneSet(index), Laterality.IMAGE) for index in range(N_ZONESETS)]
-    tokens = tokenizer(texts, padding=True, return_tensors="pt")
-    with torch.inference_mode():
-        hidden = bert(**tokens).last_hidden_state
-    mask = tokens["attention_mask"][:, :, None]
-    mean: Tensor = ((hidden * mask).sum(1) / mask.sum(1)).clone()
-    return mean
+    return mean_embeddings(texts, minilm_tokenizer(), lambda **tokens: bert(**tokens).last_hidden_state)
+
+
+def mean_embeddings(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, last_hidden_states: Callable[..., Tensor]
+) -> Tensor:
+    """The mean of a BERT's last hidden states over the tokens of each text, padding left out.
+
+    Args:
+        texts: N sentences; what is beyond 128 tokens is cut off.
+        tokenizer: the BERT's.
+        last_hidden_states: takes `input_ids` and `attention_mask`, (B, L), and gives (B, L, D) float32.
+
+    Returns:
+        (N, D) float32.
+    """
+    means = []
+    for start in range(0, len(texts), _BATCH):
+        tokens = tokenizer(
+            list(texts[start : start + _BATCH]),
+            padding=True, truncation=True, max_length=_MAX_TOKENS, return_tensors="pt",
+        )  # fmt: skip
+        mask = tokens["attention_mask"]
+        with torch.inference_mode():
+            hidden = last_hidden_states(input_ids=tokens["input_ids"], attention_mask=mask)
+        means.append((hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True))
+    return torch.cat(means)

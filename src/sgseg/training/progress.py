@@ -25,7 +25,7 @@ from sgseg.training.sets import Batch
 
 _SAMPLES = 6
 _CURVES = {
-    "loss": ("train/mask_loss", "train/zone_loss"),
+    "loss": ("train/mask_loss", "train/zone_loss", "train/contrastive_loss", "valid/contrastive_loss"),
     "valid": ("valid/dice_none", "valid/dice_self", "valid/dice_text", "valid/zone_accuracy"),
 }
 
@@ -121,10 +121,11 @@ def draw_curves(metrics: Path) -> None:
     with matplotlib.rc_context({"axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(10, 4), layout="constrained")
         for axes, (title, columns) in zip(figure.subplots(1, 2), _CURVES.items(), strict=True):
-            for column in columns:
-                label = column.split("/")[1].replace("_", " ")
+            for column in (c for c in columns if c in rows[0]):
+                label = (column if "contrastive" in column else column.split("/")[1]).replace("_", " ")
                 axes.plot(epochs, [float(row[column]) for row in rows], marker=".", label=label)
             axes.set(title=title, xlabel="epoch")
-            axes.legend(frameon=False)
+            if axes.lines:
+                axes.legend(frameon=False)
         with atomic(metrics.with_name("curves.png")) as temporary:
             figure.savefig(temporary, dpi=120, format="png")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import platform
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -18,28 +19,22 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
-from safetensors.torch import load_file, save
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, WeightAveraging
+from safetensors.torch import save
 from torch import Tensor
 
 import sgseg
 from sgseg.errors import ConfigError
 from sgseg.evaluation.ledger import commit
 from sgseg.formats import atomic, write_json
-from sgseg.inference.runtime import WEIGHTS as ARTEFACT_WEIGHTS
-from sgseg.models import SGSegCompact
-from sgseg.models.compact.report_encoder import whiten
 from sgseg.training import config as configs
 from sgseg.training.config import Config, Stage
 from sgseg.training.cpu import bfloat16_pays, keep_freed_memory
 from sgseg.training.module import StageModule
-from sgseg.training.pretrained import imagenet_state, report_embeddings
+from sgseg.training.networks import WEIGHTS, AnyNetwork, initial, state
 from sgseg.training.progress import Progress, Samples
 from sgseg.training.sets import Batches, check, loader, training_sets, validation_sets
-from sgseg.weights import SHIPPED
 
-MONITOR = "valid/dice_none"
-WEIGHTS = "weights.safetensors"
 _VALIDATION_BATCH = 64
 
 
@@ -75,49 +70,19 @@ def resume(folder: Path) -> Path:
     config = configs.load(folder / "config.yaml")
     keep_freed_memory()
     _quiet()
-    record = _record(folder, config)
     torch.manual_seed(config.seed)
-    network = _initial_network(config)
+    network, said = initial(config)
+    for line in said:
+        print(f"sgseg: {line}", file=sys.stderr)
+    record = _record(folder, config, said)
     for number in range(1, len(config.stages) + 1):
         network = _train_stage(network, config, number, folder, record["precision"])
     with atomic(folder / WEIGHTS) as temporary:
-        temporary.write_bytes(save(_state(network)))
+        temporary.write_bytes(save(state(network)))
     return folder / WEIGHTS
 
 
-def load_network(weights: Path) -> SGSegCompact:
-    """The network of a safetensors file, float16 tensors widened.
-
-    Raises:
-        ConfigError: the file does not fit the network.
-    """
-    network = SGSegCompact()
-    own = network.state_dict()
-    state = {name: t.to(own[name].dtype) for name, t in load_file(weights).items() if name in own}
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        raise ConfigError(f"{weights} does not hold sgseg-compact: {error}") from error
-    return network
-
-
-def _initial_network(config: Config) -> SGSegCompact:
-    if config.init == "pretrained":
-        network = SGSegCompact()
-        network.encoder.load_imagenet(imagenet_state())
-        network.report_encoder.embeddings.copy_(whiten(report_embeddings()))
-        return network
-    weights = SHIPPED / ARTEFACT_WEIGHTS if config.init == "shipped" else Path(config.init) / WEIGHTS
-    if not weights.is_file():
-        raise ConfigError(
-            f"init={config.init}: {weights} is not there; give pretrained, shipped or a finished run"
-        )
-    return load_network(weights)
-
-
-def _train_stage(
-    network: SGSegCompact, config: Config, number: int, run: Path, precision: str
-) -> SGSegCompact:
+def _train_stage(network: AnyNetwork, config: Config, number: int, run: Path, precision: str) -> AnyNetwork:
     """Trains one stage, or takes what it left behind, and returns the network that was best on `valid`."""
     stage = config.stages[number - 1]
     folder = run / f"{number}-{stage.name}"
@@ -132,19 +97,23 @@ def _train_stage(
         except SystemExit:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from None
         finished.touch()
-    state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
+    chosen = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
     network.load_state_dict(
-        {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
+        {k.removeprefix("network."): v for k, v in chosen.items() if k.startswith("network.")}
     )
     return network
 
 
 def _trainer(config: Config, stage: Stage, folder: Path, precision: str) -> L.Trainer:
+    contrastive = stage.objective == "contrastive"
+    monitor = "valid/contrastive_loss" if contrastive else f"valid/dice_{config.monitor}"
+    mode = "min" if contrastive else "max"
     callbacks: list[Callback] = [
         WeightAveraging(avg_fn=_moving_average(config.ema)),
-        ModelCheckpoint(folder, "best", monitor=MONITOR, mode="max", enable_version_counter=False),
+        ModelCheckpoint(folder, "best", monitor=monitor, mode=mode, enable_version_counter=False),
         Progress(folder),
-        Samples(folder / "samples.png"),
+        *([] if contrastive else [Samples(folder / "samples.png")]),
+        *([] if stage.patience is None else [EarlyStopping(monitor, patience=stage.patience, mode=mode)]),
         ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False),
     ]
     return L.Trainer(
@@ -174,7 +143,7 @@ def _moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Te
     return average
 
 
-def _record(folder: Path, config: Config) -> dict[str, Any]:
+def _record(folder: Path, config: Config, said: list[str]) -> dict[str, Any]:
     """Writes down what the configuration leaves open; a resumed run keeps its precision, adds its commit."""
     path = folder / "run.json"
     now = commit(Path(__file__).parent)
@@ -194,13 +163,10 @@ def _record(folder: Path, config: Config) -> dict[str, Any]:
         "precision": ("bf16-mixed" if bf16 else "32-true")
         if config.precision == "auto"
         else config.precision,
+        "warnings": said,
     }
     write_json(path, record)
     return record
-
-
-def _state(network: SGSegCompact) -> dict[str, Tensor]:
-    return {k: v.contiguous() for k, v in network.state_dict().items()}
 
 
 def _quiet() -> None:

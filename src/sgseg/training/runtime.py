@@ -13,17 +13,16 @@ from torch import Tensor
 
 from sgseg.errors import ConfigError
 from sgseg.inference import Encoded, Identity
-from sgseg.models import SGSegCompact
 from sgseg.reports import Guidance
 from sgseg.training import config as configs
 from sgseg.training.module import standardise
-from sgseg.training.run import WEIGHTS, load_network
+from sgseg.training.networks import WEIGHTS, AnyNetwork, load
 
 
 class TorchRuntime:
     """A `Runtime` that plays a network in float32."""
 
-    def __init__(self, network: SGSegCompact, size: int, guidance: Guidance, identity: Identity) -> None:
+    def __init__(self, network: AnyNetwork, size: int, guidance: Guidance, identity: Identity) -> None:
         self.network = network.eval()
         self.size, self.guidance, self.identity = size, guidance, identity
         with torch.inference_mode():
@@ -41,7 +40,7 @@ class TorchRuntime:
             raise ConfigError(f"{run} has no {WEIGHTS}; finish it with: sgseg train --resume {run}")
         config = configs.load(run / "config.yaml")
         identity = Identity(config.model, run.name, hashlib.sha256(weights.read_bytes()).hexdigest())
-        return cls(load_network(weights), config.stages[-1].size, Guidance.NONE, identity)
+        return cls(load(config, weights), config.stages[-1].size, Guidance(config.monitor), identity)
 
     @torch.inference_mode()
     def encode(self, images: NDArray[np.uint8]) -> Encoded:

@@ -20,6 +20,9 @@ class SGSegCompact(nn.Module):
     Images are float32 (B, 1, H, W), z-scored per image, H and W multiples of 32.
     """
 
+    PRETRAINED = ("encoder.",)
+    writes_reports = True
+
     def __init__(
         self, decoder_dims: Sequence[int] = (48, 96, 144, 192), report_dim: int = 128, report_tokens: int = 8
     ) -> None:

@@ -1,1 +1,5 @@
 """SGSeg as published: ConvNeXt-T, CXR-BERT, RT-DETR, guided decoder."""
+
+from sgseg.models.sgseg.network import Explanation, SGSeg
+
+__all__ = ["Explanation", "SGSeg"]

@@ -1,0 +1,158 @@
+"""The network that a configuration asks for, and the weights it starts from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeAlias
+
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import BertTokenizer
+from transformers.utils import logging
+
+from sgseg.anatomy import N_ZONESETS, Laterality, ZoneSet
+from sgseg.errors import ConfigError
+from sgseg.inference.runtime import WEIGHTS as ARTEFACT_WEIGHTS
+from sgseg.models import SGSeg, SGSegCompact
+from sgseg.models.compact.report_encoder import whiten
+from sgseg.models.sgseg.cxr_bert import REPORT_LENGTH
+from sgseg.models.sgseg.rtdetr import hgnetv2_l, resnet50
+from sgseg.reports import write
+from sgseg.training import hub
+from sgseg.training.config import Config
+from sgseg.training.pretrained import imagenet_state, minilm_tokenizer, report_embeddings
+from sgseg.weights import SHIPPED
+
+AnyNetwork: TypeAlias = SGSegCompact | SGSeg
+
+WEIGHTS = "weights.safetensors"
+"""The file of a run that holds its trained network."""
+
+_BACKBONES = {"resnet50": resnet50, "hgnetv2-l": hgnetv2_l}
+
+
+def build(config: Config) -> AnyNetwork:
+    """The network, untrained."""
+    if config.model == "sgseg-compact":
+        return SGSegCompact()
+    parts = config.network
+    logging.set_verbosity_error()
+    if parts.size == "mini":
+        return SGSeg.mini()
+    return SGSeg(detector=_BACKBONES[parts.backbone](), lerg=parts.lerg, freeze_text=parts.freeze_text)
+
+
+def initial(config: Config) -> tuple[AnyNetwork, list[str]]:
+    """The network with the weights that training starts from.
+
+    Returns:
+        The network, and what to tell the user: which parts start from random weights although pretrained
+        ones were asked for, and how to get those.
+
+    Raises:
+        ConfigError: the run or the shipped weights to start from are not there.
+        HubError: `hub` names a folder that lacks the encoders.
+    """
+    if config.init in ("pretrained", "random"):
+        network = build(config)
+        if isinstance(network, SGSegCompact):
+            _start_compact(network, config.init)
+            return network, []
+        return network, _start_sgseg(network, config)
+    weights = SHIPPED / ARTEFACT_WEIGHTS if config.init == "shipped" else Path(config.init) / WEIGHTS
+    if not weights.is_file():
+        raise ConfigError(
+            f"init={config.init}: {weights} is not there; give pretrained, random, shipped or a finished run"
+        )
+    return load(config, weights), []
+
+
+def state(network: AnyNetwork) -> dict[str, Tensor]:
+    """The network's tensors as a safetensors file takes them: contiguous, each once.
+
+    BERT's word embeddings also are the output layer of its masked-language head. Batch norms count their
+    batches; nothing reads the counts.
+    """
+    seen: set[int] = set()
+    kept = {}
+    for name, tensor in network.state_dict().items():
+        if tensor.data_ptr() in seen or name.endswith("num_batches_tracked"):
+            continue
+        seen.add(tensor.data_ptr())
+        kept[name] = tensor.contiguous()
+    return kept
+
+
+def load(config: Config, weights: Path) -> AnyNetwork:
+    """The network of a file that `state` filled, float16 tensors widened.
+
+    Raises:
+        ConfigError: the file does not fit the network.
+    """
+    network = build(config)
+    own = state(network)
+    found = {name: t.to(own[name].dtype) for name, t in load_file(weights).items() if name in own}
+    missing = own.keys() - found.keys()
+    try:
+        network.load_state_dict(found, strict=False)
+    except RuntimeError as error:
+        raise ConfigError(f"{weights} does not hold {config.model}: {error}") from error
+    if missing:
+        raise ConfigError(
+            f"{weights} does not hold {config.model}: it lacks {', '.join(sorted(missing)[:5])}"
+        )
+    return network
+
+
+def tokenize(tokenizer: BertTokenizer, texts: list[str]) -> tuple[Tensor, Tensor]:
+    """Reports as CXR-BERT reads them: padded, or cut, to `REPORT_LENGTH` tokens.
+
+    Returns:
+        input_ids, attention_mask: (B, REPORT_LENGTH) int64.
+    """
+    tokens = tokenizer(
+        texts, padding="max_length", truncation=True, max_length=REPORT_LENGTH, return_tensors="pt"
+    )
+    return tokens["input_ids"], tokens["attention_mask"]
+
+
+def _start_compact(network: SGSegCompact, init: str) -> None:
+    if init == "pretrained":
+        network.encoder.load_imagenet(imagenet_state())
+    network.report_encoder.embeddings.copy_(whiten(report_embeddings()))
+
+
+def _start_sgseg(network: SGSeg, config: Config) -> list[str]:
+    """Fills in what the hub has; returns what to say of the parts that it has not."""
+    said = []
+    tokenizer = minilm_tokenizer()
+    if config.init == "pretrained" and config.network.size == "full":
+        for start in (_start_vision, _start_detector, _start_text):
+            try:
+                tokenizer = start(network, config) or tokenizer
+            except hub.HubError as error:
+                if config.hub is not None:  # where files were promised, their absence is a mistake
+                    raise
+                said.append(f"RANDOM WEIGHTS: {error}")
+    ids, mask = tokenize(tokenizer, [write(ZoneSet(index), Laterality.IMAGE) for index in range(N_ZONESETS)])
+    network.report_table.input_ids.copy_(ids)
+    network.report_table.attention_mask.copy_(mask)
+    return said
+
+
+def _start_vision(network: SGSeg, config: Config) -> None:
+    network.vision.load_state_dict(hub.convnext(config.hub).state_dict())
+
+
+def _start_detector(network: SGSeg, config: Config) -> None:
+    if network.lerg is None or config.network.backbone != "resnet50":
+        return
+    state = hub.rt_detr(config.hub).state_dict()
+    detector = network.lerg.detector
+    detector.load_state_dict({name: state[name] for name in detector.state_dict()})
+
+
+def _start_text(network: SGSeg, config: Config) -> BertTokenizer:
+    tokenizer, bert = hub.cxr_bert(config.hub)
+    network.text.load_state_dict(bert.state_dict())
+    return tokenizer
