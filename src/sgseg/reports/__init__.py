@@ -8,14 +8,17 @@ from sgseg.reports.guidance import (
     likeliest_reports,
     report_probabilities,
 )
+from sgseg.reports.refinement import Refinement, refine
 
 __all__ = [
     "NO_INFECTION",
     "NO_REPORT",
     "SOFT_REPORTS",
     "Guidance",
+    "Refinement",
     "likeliest_reports",
     "parse",
+    "refine",
     "report_probabilities",
     "write",
 ]

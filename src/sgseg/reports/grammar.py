@@ -18,13 +18,14 @@ from sgseg.errors import ReportError
 
 NO_INFECTION = "no infection."
 COUNTS = ("zero", "one", "two", "three", "four", "five", "six")
+EXTENTS = {"unilateral": 1, "bilateral": 2}
+LEVELS = {level.word: level for level in Level}
+ENDS = frozenset(("lung", "lungs", "zone", "zones", "field", "fields"))
+BREAKS = frozenset((",", "and", ".", ";"))
+FILLERS = frozenset(("pulmonary", "infection", "infected", "area", "areas", "the", "of", "in"))
 
 _EXAMPLE = '"lower left lung and middle lower right lung"'
-_LEVELS = {level.word: level for level in Level}
-_ENDS = frozenset(("lung", "lungs", "zone", "zones", "field", "fields"))
-_BREAKS = frozenset((",", "and", ".", ";"))
 _NEGATIVES = frozenset(("no infection", "no pulmonary infection", "no infected area", "no infected areas"))
-_FILLERS = frozenset(("pulmonary", "infection", "infected", "area", "areas", "the", "of", "in"))
 
 
 def write(zones: ZoneSet, laterality: Laterality) -> str:
@@ -58,11 +59,11 @@ def parse(text: str, laterality: Laterality) -> ZoneSet:
         ReportError: the text is empty, has unknown words, or contradicts itself.
     """
     words = re.findall(r"[^\s,.;]+|[,.;]", text.lower())
-    plain = " ".join(word for word in words if word not in _BREAKS)
+    plain = " ".join(word for word in words if word not in BREAKS)
     if plain in _NEGATIVES:
         return ZoneSet()
     claims = [word for word in words if word in COUNTS or word.isdecimal() or word.endswith("lateral")]
-    zones = _zones([word for word in words if word not in claims and word not in _FILLERS], text, laterality)
+    zones = _zones([word for word in words if word not in claims and word not in FILLERS], text, laterality)
     if not zones:
         raise ReportError(
             f"the report {text!r} names no zone; write for example {_EXAMPLE} or {NO_INFECTION!r}"
@@ -78,8 +79,8 @@ def _zones(words: list[str], text: str, laterality: Laterality) -> ZoneSet:
     levels: list[Level] = []
     side: Side | None = None
     for word in [*words, "."]:
-        if word in _LEVELS:
-            levels.append(_LEVELS[word])
+        if word in LEVELS:
+            levels.append(LEVELS[word])
         elif word == "all":
             levels.extend(Level)
         elif word in ("left", "right"):
@@ -88,11 +89,11 @@ def _zones(words: list[str], text: str, laterality: Laterality) -> ZoneSet:
                     f"the report {text!r} has two sides in one phrase; write for example {_EXAMPLE}"
                 )
             side = Side.from_word(word, laterality)
-        elif word in _ENDS or word in _BREAKS:
+        elif word in ENDS or word in BREAKS:
             if levels and side is not None:
                 zones.extend(Zone(side, level) for level in levels)
                 levels, side = [], None
-            elif side is not None or (levels and (word in _ENDS or word == ".")):  # only levels may wait
+            elif side is not None or (levels and (word in ENDS or word == ".")):  # only levels may wait
                 lacks = "left or right" if levels else "upper, middle or lower"
                 raise ReportError(f"the report {text!r} does not say {lacks}; write for example {_EXAMPLE}")
         else:
@@ -104,9 +105,8 @@ def _zones(words: list[str], text: str, laterality: Laterality) -> ZoneSet:
 
 def _check(claim: str, zones: ZoneSet, text: str) -> None:
     """Holds a count or an extent against the zones that were named."""
-    extents = {"unilateral": 1, "bilateral": 2}
-    if claim in extents:
-        agrees = extents[claim] == len(zones.sides)
+    if claim in EXTENTS:
+        agrees = EXTENTS[claim] == len(zones.sides)
     elif claim in COUNTS:
         agrees = COUNTS.index(claim) == len(zones)
     elif claim.isdecimal():
