@@ -21,7 +21,9 @@ from transformers import (  # noqa: E402
 
 from sgseg.anatomy import N_ZONESETS, Laterality, ZoneSet  # noqa: E402
 from sgseg.data.phantom import write_dataset  # noqa: E402
-from sgseg.errors import ConfigError  # noqa: E402
+from sgseg.errors import ConfigError, ReportError  # noqa: E402
+from sgseg.formats import zone_grid  # noqa: E402
+from sgseg.inference import Identity, Predictor  # noqa: E402
 from sgseg.models import SGSeg, SGSegCompact, repeat_features  # noqa: E402
 from sgseg.models.sgseg.cxr_bert import REPORT_LENGTH, CXRBert, CXRBertConfig  # noqa: E402
 from sgseg.models.sgseg.guided_decoder import (  # noqa: E402
@@ -32,7 +34,7 @@ from sgseg.models.sgseg.guided_decoder import (  # noqa: E402
     sinusoids,
 )
 from sgseg.models.sgseg.rtdetr import mini as mini_detector  # noqa: E402
-from sgseg.reports import NO_REPORT, write  # noqa: E402
+from sgseg.reports import NO_REPORT, Guidance, write  # noqa: E402
 from sgseg.training import config as configs  # noqa: E402
 from sgseg.training import hub, networks, run  # noqa: E402
 from sgseg.training.losses import contrastive_loss, mask_words  # noqa: E402
@@ -157,6 +159,39 @@ def test_without_lerg_no_report_is_written(images: torch.Tensor) -> None:
         assert network.eval().encode(images[:1]).zone_logits.isnan().all()
     with pytest.raises(ValueError, match="LERG"):
         network.explain(images, torch.tensor([1, 2]))
+
+
+def test_a_model_without_lerg_never_says_no_infection() -> None:
+    """What it does not know it must not write: neither "no infection." nor zones, and self is refused."""
+    vision = ConvNextConfig(depths=[1, 1, 1, 1], hidden_sizes=[16, 32, 48, 64])
+    text = CXRBertConfig(hidden_size=64, num_hidden_layers=1, num_attention_heads=2, vocab_size=99)
+    network = SGSeg(vision, text, lerg=False)
+    player = TorchRuntime(network, 64, Guidance.NONE, Identity("languidemedseg", "test", ""))
+    predictor = Predictor(player)
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8)
+    prediction = predictor.predict(pixels)
+    assert (prediction.report, prediction.zones) == ("", None)
+    assert np.isnan(prediction.zone_probabilities).all()
+    assert predictor.predict(pixels, report="lower right lung").report.endswith("lower right lung.")
+    for guidance in ("self", "self-soft"):
+        with pytest.raises(ReportError, match="writes no report"):
+            predictor.predict(pixels, guidance=guidance)
+    zone_grid(prediction.zone_probabilities, 120)
+
+
+def test_weights_that_know_transposed_images_are_played_upright() -> None:
+    torch.manual_seed(0)
+    network = SGSeg.mini()
+    who = Identity("sgseg", "test", "")
+    upright, turned = (TorchRuntime(network, 64, Guidance.SELF, who, transposed=t) for t in (False, True))
+    image = np.random.default_rng(0).integers(0, 255, (1, 64, 64), dtype=np.uint8)
+    report = np.array([5])
+    a = turned.encode(image)
+    b = upright.encode(image.transpose(0, 2, 1).copy())
+    np.testing.assert_allclose(a.zones, b.zones, atol=1e-6)
+    mask = turned.decode(a.features, report)
+    np.testing.assert_allclose(mask.transpose(0, 2, 1), upright.decode(b.features, report), atol=1e-5)
+    assert np.abs(mask - upright.decode(upright.encode(image).features, report)).max() > 1e-4
 
 
 # --- the guided decoder
@@ -393,6 +428,15 @@ def test_missing_hub_files_are_named_with_their_place(load, name: str, file: str
     assert f"https://huggingface.co/{name}" in message
     assert file in message
     assert str(tmp_path / name.split("/")[1]) in message
+
+
+def test_cxr_bert_without_its_vocabulary_is_refused(hub_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "BiomedVLP-CXR-BERT-specialized"
+    folder.mkdir()
+    for name in ("config.json", "pytorch_model.bin"):
+        (folder / name).write_bytes((hub_folder / folder.name / name).read_bytes())
+    with pytest.raises(hub.HubError, match=r"vocab\.txt"):
+        hub.cxr_bert(tmp_path)
 
 
 def test_damaged_hub_files_are_an_error_of_ours(hub_folder: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -132,9 +133,10 @@ def _entry(prediction: Prediction, path: Path, name: str, laterality: Laterality
         "mask": f"{name}_mask.png",
         "overlay": f"{name}_overlay.png",
         "report": prediction.report_in(laterality),
-        "zones": [zone.name(laterality) for zone in prediction.zones],
+        "zones": [zone.name(laterality) for zone in prediction.zones or ()],
         "zone_probabilities": {
-            zone.name(laterality): p for zone, p in zip(ZONES, prediction.zone_probabilities, strict=True)
+            zone.name(laterality): None if math.isnan(p) else p
+            for zone, p in zip(ZONES, prediction.zone_probabilities, strict=True)
         },
         "lesion_fraction": float(mask.mean()),
         "uncertainty": prediction.uncertainty,

@@ -116,10 +116,10 @@ def examine(
             counts += [count(p.mask, truth) for p, truth in zip(predictions, truths, strict=True)]
         for _ in batch:
             progress()
-    reported = np.array([case.zones is not None for case in cases])
-    true = np.array([case.zones.vector for case in cases if case.zones is not None], dtype=bool).reshape(
-        -1, 6
-    )
+    writes = predictor.runtime.writes_reports
+    reported = np.array([writes and case.zones is not None for case in cases])
+    true = np.array([case.zones.vector for case in cases if writes and case.zones is not None], dtype=bool)
+    true = true.reshape(-1, 6)
     pred = np.concatenate(own)[reported]
     return [
         Evaluation(cases, Counts.stack(r), pred, true, reported, g)

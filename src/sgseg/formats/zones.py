@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
@@ -23,6 +24,7 @@ def zone_grid(
 
     Args:
         zone_probabilities: six in [0, 1], in the canonical order; the likelier, the more orange the zone.
+            NaN stands for not known.
         size: width and height in pixels, from about 120 on.
         laterality: how the heading names the sides: "R" and "L" of the patient, "image left" and
             "image right", or nothing for a lateral view.
@@ -43,7 +45,7 @@ def zone_grid(
         draw.rounded_rectangle(
             (left, upper, right - 1, lower - 1),
             radius=size * _SMOOTHING * (_APEX_RADIUS if apex else _BASE_RADIUS),
-            fill=blend(_EMPTY, ORANGE, share),
+            fill=_EMPTY if math.isnan(share) else blend(_EMPTY, ORANGE, share),
             corners=(apex, apex, base, base),
         )
     picture = large.reduce(_SMOOTHING)
@@ -51,7 +53,8 @@ def zone_grid(
     for zone, share in zip(ZONES, zone_probabilities, strict=True):
         left, upper, right, lower = _box(zone, size, top)
         centre = ((left + right) / 2, (upper + lower) / 2)
-        draw.text(centre, f"{100 * share:.0f} %", INK, font(round(size * 0.085)), "mm")
+        percent = "?" if math.isnan(share) else f"{100 * share:.0f} %"
+        draw.text(centre, percent, INK, font(round(size * 0.085)), "mm")
         if zone.level is Level.UPPER and laterality is not None:
             heading = _heading(zone.side, laterality)
             draw.text((centre[0], top * 0.42), heading, GREY, font(round(size * 0.075)), "mm")

@@ -21,8 +21,10 @@ class Prediction:
         xray: what was looked at.
         probability: of a lesion, (H, W) float32 at the X-ray's own size.
         threshold: above which a pixel belongs to the mask.
-        zone_probabilities: six, in the order of `anatomy.ZONES`, as the model reads the image.
-        zones: the zones of the report: the user's if `guidance` is TEXT, else the model's own.
+        zone_probabilities: six, in the order of `anatomy.ZONES`, as the model reads the image; NaN if it
+            writes no report.
+        zones: the zones of the report: the user's if `guidance` is TEXT, else the model's own; None if it
+            writes none.
         guidance: where the report that guided the mask came from.
         model: which model it was.
         seconds: spent on this X-ray, its share of a batch.
@@ -32,7 +34,7 @@ class Prediction:
     probability: NDArray[np.float32]
     threshold: float
     zone_probabilities: tuple[float, ...]
-    zones: ZoneSet
+    zones: ZoneSet | None
     guidance: Guidance
     model: Identity
     seconds: float
@@ -44,12 +46,12 @@ class Prediction:
 
     @property
     def report(self) -> str:
-        """The report in the patient's laterality, as a clinician reads it."""
+        """The report in the patient's laterality, as a clinician reads it; empty if there is none."""
         return self.report_in(Laterality.PATIENT)
 
     def report_in(self, laterality: Laterality) -> str:
         """The report in either laterality."""
-        return write(self.zones, laterality)
+        return "" if self.zones is None else write(self.zones, laterality)
 
     @property
     def uncertainty(self) -> float:

@@ -95,20 +95,27 @@ class Predictor:
             began: when the work began, in seconds of `time.perf_counter`; by default now.
 
         Raises:
-            ReportError: `zones` are missing.
+            ReportError: `zones` are missing, or the model's own report is asked for and it writes none.
         """
         began = time.perf_counter() if began is None else began
-        own = [ZoneSet.from_vector(row > 0.5) for row in encoded.zones]
         if guidance is Guidance.TEXT and zones is None:
             raise ReportError("text guidance needs a report for each X-ray")
-        squares = self._squares(encoded, guidance, [z.index for z in zones or own])
+        if guidance in (Guidance.SELF, Guidance.SELF_SOFT) and not self.runtime.writes_reports:
+            raise ReportError(f"{self.runtime.identity.name} writes no report; give one, or guidance none")
+        reports: Sequence[ZoneSet | None] = zones or self._own_reports(encoded)
+        squares = self._squares(encoded, guidance, [NO_REPORT if z is None else z.index for z in reports])
         probabilities = [restore(square, xray) for square, xray in zip(squares, xrays, strict=True)]
         seconds = (time.perf_counter() - began) / len(xrays)
         model = self.runtime.identity
         return [
             Prediction(xray, p, self.threshold, tuple(map(float, row)), report, guidance, model, seconds)
-            for xray, p, row, report in zip(xrays, probabilities, encoded.zones, zones or own, strict=True)
+            for xray, p, row, report in zip(xrays, probabilities, encoded.zones, reports, strict=True)
         ]
+
+    def _own_reports(self, encoded: Encoded) -> list[ZoneSet | None]:
+        if not self.runtime.writes_reports:
+            return [None] * len(encoded.zones)
+        return [ZoneSet.from_vector(row > 0.5) for row in encoded.zones]
 
     def _squares(self, encoded: Encoded, guidance: Guidance, reports: list[int]) -> NDArray[np.float32]:
         """Lesion probabilities in the network's square, (B, size, size)."""

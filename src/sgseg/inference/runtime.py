@@ -38,7 +38,8 @@ class Encoded(NamedTuple):
 
     Attributes:
         features: what `Runtime.decode` takes; each array has the B images along its first axis.
-        zones: zone probabilities, (B, 6) float32, in the order of `anatomy.ZONES`.
+        zones: zone probabilities, (B, 6) float32, in the order of `anatomy.ZONES`; NaN from a model that
+            writes no report.
     """
 
     features: tuple[NDArray[Any], ...]
@@ -51,12 +52,14 @@ class Runtime(Protocol):
     Attributes:
         identity: which model it is.
         size: side of the square images it takes, pixels.
-        guidance: the text-free guidance that was best on the validation split.
+        guidance: that was best on the validation split, without text where the model writes reports.
+        writes_reports: whether it reads zones from the image; without, its zone probabilities are NaN.
     """
 
     identity: Identity
     size: int
     guidance: Guidance
+    writes_reports: bool
 
     def encode(self, images: NDArray[np.uint8]) -> Encoded:
         """Looks at images, (B, size, size) uint8 as `imaging.fit` gives them."""
@@ -98,6 +101,7 @@ class OnnxRuntime:
         self.identity = Identity(card["name"], card["version"], card["sha256"])
         self.size = int(card["size"])
         self.guidance = Guidance(card["guidance"])
+        self.writes_reports = bool(card.get("writes_reports", True))
         self._inputs = [node.name for node in self._decode.get_inputs()]
 
     def encode(self, images: NDArray[np.uint8]) -> Encoded:

@@ -86,12 +86,15 @@ class Network(Strict):
         backbone: of the detector: the paper's ResNet-50, or HGNetv2-L as in the authors' released code.
         lerg: without it the network is LanGuideMedSeg, guided by the user's report alone.
         freeze_text: whether BERT keeps its weights.
+        transposed: whether the weights know images with rows and columns swapped, as the authors' do: MONAI's
+            PILReader, with which they read images, swaps them.
     """
 
     size: Literal["full", "mini"] = "full"
     backbone: Literal["resnet50", "hgnetv2-l"] = "resnet50"
     lerg: bool = True
     freeze_text: bool = False
+    transposed: bool = False
 
 
 class Stage(Strict):

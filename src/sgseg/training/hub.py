@@ -70,7 +70,7 @@ class HubModel:
         try:
             loaded: T = loadable.from_pretrained(source, **where)
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-            raise HubError(self._cure(hub)) from error
+            raise HubError(self.cure(hub)) from error
         return loaded
 
     def _source(self, hub: Path | None) -> tuple[str, dict[str, Any]]:
@@ -80,7 +80,8 @@ class HubModel:
             return str(hub / self.folder), {"local_files_only": True}
         return self.name, {"cache_dir": str(hub), "local_files_only": True}
 
-    def _cure(self, hub: Path | None) -> str:
+    def cure(self, hub: Path | None) -> str:
+        """What to tell a user whose files are not there."""
         place = (hub or Path("HUB")) / self.folder
         files = ", ".join(self.files)
         return (
@@ -112,7 +113,11 @@ def cxr_bert(hub: Path | None = None) -> tuple[BertTokenizer, CXRBert]:
     Raises:
         HubError: they are not to be had.
     """
-    return CXR_BERT.load(BertTokenizer, hub), CXR_BERT.load(CXRBert, hub).eval()
+    bert = CXR_BERT.load(CXRBert, hub).eval()
+    tokenizer = CXR_BERT.load(BertTokenizer, hub)
+    if len(tokenizer) != bert.config.vocab_size:  # without a vocabulary, transformers makes up a tiny one
+        raise HubError(CXR_BERT.cure(hub))
+    return tokenizer, bert
 
 
 def rt_detr(hub: Path | None = None) -> RTDetrForObjectDetection:

@@ -18,7 +18,7 @@ from sgseg.training.augmentation import Augment
 from sgseg.training.cache import Arrays
 from sgseg.training.config import Config, Reports
 from sgseg.training.losses import contrastive_loss, mask_loss, zone_loss
-from sgseg.training.networks import AnyNetwork
+from sgseg.training.networks import AnyNetwork, oriented
 from sgseg.training.sets import Batch, Batches, loader
 
 _FINAL_LEARNING_RATE = 5e-7
@@ -89,7 +89,7 @@ class StageModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, masks, zones = self.augment(batch.images / 255, batch.masks.float(), batch.zones)
-        images = standardise(images).contiguous(memory_format=torch.channels_last)
+        images = self._seen(images)
         if self.stage.objective == "contrastive":
             losses = {"contrastive_loss": self._align(images, zones)}
         else:
@@ -105,9 +105,7 @@ class StageModule(L.LightningModule):
         paths = [choose_reports(own, zones, self.config.reports)]
         if self.config.reports.unguided:
             paths.insert(0, torch.full_like(own, NO_REPORT))
-        logits = self.network.decode(
-            repeat_features(encoded.features, len(paths)), torch.cat(paths), self.network.report_encoder()
-        )
+        logits = self._decode(repeat_features(encoded.features, len(paths)), torch.cat(paths))
         losses = {"mask_loss": mask_loss(logits.float(), torch.cat([masks] * len(paths)))}
         if self.network.writes_reports:
             losses["zone_loss"] = zone_loss(encoded.zone_logits.float(), zones)
@@ -121,12 +119,21 @@ class StageModule(L.LightningModule):
         image, report = self.network.align(images[known], reports, self.network.report_encoder())
         return contrastive_loss(image.float(), report.float(), reports)
 
+    def _seen(self, images: Tensor) -> Tensor:
+        """Images (B, 1, H, W) in [0, 1] as the network takes them."""
+        images = oriented(standardise(images), self.config.network.transposed)
+        return images.contiguous(memory_format=torch.channels_last)
+
+    def _decode(self, features: Sequence[Tensor], reports: Tensor) -> Tensor:
+        logits = self.network.decode(features, reports, self.network.report_encoder())
+        return oriented(logits, self.config.network.transposed)
+
     def on_validation_epoch_start(self) -> None:
         self.counts = {}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor] | None:
         """Counts for the scores; returns masks (B, 1, H, W), decoded without a report, and zones (B, 6)."""
-        images = standardise(batch.images / 255).contiguous(memory_format=torch.channels_last)
+        images = self._seen(batch.images / 255)
         if self.stage.objective == "contrastive":
             loss = self._align(images, batch.zones)
             self._count("contrastive_loss", loss * len(images), loss.new_tensor(len(images)))
@@ -140,11 +147,7 @@ class StageModule(L.LightningModule):
             reports["dice_self"] = own
             right = (encoded.zone_logits > 0) == (batch.zones > 0.5)
             self._count("zone_accuracy", (right & known).sum(), known.sum())
-        logits = self.network.decode(
-            repeat_features(encoded.features, len(reports)),
-            torch.cat([*reports.values()]),
-            self.network.report_encoder(),
-        )
+        logits = self._decode(repeat_features(encoded.features, len(reports)), torch.cat([*reports.values()]))
         for name, logit in zip(reports, logits.chunk(len(reports)), strict=True):
             predicted = logit > 0
             self._count(name, (predicted & truth).sum() * 2, predicted.sum() + truth.sum())
@@ -172,7 +175,7 @@ class StageModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _parameter_groups(self) -> tuple[list[dict[str, Any]], list[float]]:
-        """Pretrained encoders and rest, each with and without weight decay (vectors have none); their rates."""
+        """Pretrained parts and rest, each with and without weight decay (vectors have none); their rates."""
         groups: list[dict[str, Any]] = []
         rates: list[float] = []
         trained = [(n, p) for n, p in self.network.named_parameters() if p.requires_grad]

@@ -104,6 +104,11 @@ def load(config: Config, weights: Path) -> AnyNetwork:
     return network
 
 
+def oriented(x: Tensor, transposed: bool) -> Tensor:
+    """From an image's own rows and columns to those that the network's weights know, and back."""
+    return x.mT if transposed else x
+
+
 def tokenize(tokenizer: BertTokenizer, texts: list[str]) -> tuple[Tensor, Tensor]:
     """Reports as CXR-BERT reads them: padded, or cut, to `REPORT_LENGTH` tokens.
 

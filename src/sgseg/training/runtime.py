@@ -16,15 +16,30 @@ from sgseg.inference import Encoded, Identity
 from sgseg.reports import Guidance
 from sgseg.training import config as configs
 from sgseg.training.module import standardise
-from sgseg.training.networks import WEIGHTS, AnyNetwork, load
+from sgseg.training.networks import WEIGHTS, AnyNetwork, load, oriented
 
 
 class TorchRuntime:
     """A `Runtime` that plays a network in float32."""
 
-    def __init__(self, network: AnyNetwork, size: int, guidance: Guidance, identity: Identity) -> None:
+    def __init__(
+        self,
+        network: AnyNetwork,
+        size: int,
+        guidance: Guidance,
+        identity: Identity,
+        transposed: bool = False,
+    ) -> None:
+        """
+        Args:
+            network: is put into evaluation mode.
+            size, guidance, identity: as in `Runtime`.
+            transposed: whether its weights know images with rows and columns swapped.
+        """
         self.network = network.eval()
         self.size, self.guidance, self.identity = size, guidance, identity
+        self.writes_reports = network.writes_reports
+        self._transposed = transposed
         with torch.inference_mode():
             self._table = network.report_encoder()
 
@@ -40,12 +55,18 @@ class TorchRuntime:
             raise ConfigError(f"{run} has no {WEIGHTS}; finish it with: sgseg train --resume {run}")
         config = configs.load(run / "config.yaml")
         identity = Identity(config.model, run.name, hashlib.sha256(weights.read_bytes()).hexdigest())
-        return cls(load(config, weights), config.stages[-1].size, Guidance(config.monitor), identity)
+        return cls(
+            load(config, weights),
+            config.stages[-1].size,
+            Guidance(config.monitor),
+            identity,
+            config.network.transposed,
+        )
 
     @torch.inference_mode()
     def encode(self, images: NDArray[np.uint8]) -> Encoded:
         x = standardise(torch.from_numpy(images)[:, None].float() / 255)
-        encoded = self.network.encode(x)
+        encoded = self.network.encode(oriented(x, self._transposed))
         features = tuple(f.numpy() for f in encoded.features)
         return Encoded(features, encoded.zone_logits.sigmoid().numpy())
 
@@ -53,5 +74,6 @@ class TorchRuntime:
     def decode(self, features: tuple[NDArray[Any], ...], reports: NDArray[np.int64]) -> NDArray[np.float32]:
         tensors: list[Tensor] = [torch.from_numpy(f) for f in features]
         logits = self.network.decode(tensors, torch.from_numpy(reports), self._table)
+        logits = oriented(logits, self._transposed)
         probability: NDArray[np.float32] = logits[:, 0].sigmoid().numpy()
         return probability

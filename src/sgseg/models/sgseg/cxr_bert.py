@@ -19,12 +19,22 @@ REPORT_LENGTH = 24
 
 
 class CXRBertConfig(BertConfig):
-    """BERT's configuration and the width of the projection."""
+    """BERT's configuration, with CXR-BERT's dropout, and the width of the projection."""
 
     model_type = "cxr-bert"
 
-    def __init__(self, projection_size: int = 128, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        projection_size: int = 128,
+        hidden_dropout_prob: float = 0.25,
+        attention_probs_dropout_prob: float = 0.25,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            hidden_dropout_prob=hidden_dropout_prob,
+            attention_probs_dropout_prob=attention_probs_dropout_prob,
+            **kwargs,
+        )
         self.projection_size = projection_size
 
 

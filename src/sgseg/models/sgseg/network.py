@@ -153,7 +153,7 @@ class SGSeg(nn.Module):
         return self.decode(encoded.features, report, self.report_encoder()), encoded.zone_logits
 
     def align(self, images: Tensor, report: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
-        """What the contrastive warm-up compares: mean image feature and mean report token, (B, hidden) both."""
+        """What the warm-up compares: mean image feature and mean report token, (B, hidden) both."""
         return self._features(images.expand(-1, 3, -1, -1))[-1].mean((2, 3)), table[report].mean(1)
 
     def explain(self, images: Tensor, report: Tensor) -> Explanation:
