@@ -85,6 +85,8 @@ def test_authors_layout(tmp_path: Path) -> None:
         mask=tmp_path / "images/train/masks/mask_sub-s2_ses-e1_dx.png",
         zones=LOWER_LEFT,
         patient="sub-s2",
+        report=write(LOWER_LEFT, Laterality.IMAGE),
+        laterality=Laterality.IMAGE,
     )
     assert (second.name, second.patient) == ("covid_1", "covid_1")
     assert load_mask(second, (3, 4)).all()

@@ -17,6 +17,8 @@ from sgseg.errors import ConfigError, MissingExtraError, SGSegError
 
 if TYPE_CHECKING:
     from sgseg.batch import Results
+    from sgseg.batch.refine import Refined
+    from sgseg.convert import Conversion
     from sgseg.inference import Predictor
     from sgseg.reports import Guidance
 
@@ -31,6 +33,7 @@ app.add_typer(data_app, name="data")
 
 _GUIDANCE = "none, self, self-soft"
 _TABLE_ROWS = 20
+_CONFUSED = 5
 
 
 @app.callback(invoke_without_command=True)
@@ -103,7 +106,10 @@ def evaluate(
     predictor = _predictor(run, model, threshold)
     cases = read_cases(data, split)[:limit]
     has_reports = all(case.zones is not None for case in cases)
-    everything = [g for g in Guidance if g is not Guidance.TEXT or has_reports]
+    impossible = set() if has_reports else {Guidance.TEXT}
+    if not predictor.runtime.writes_reports:
+        impossible |= {Guidance.SELF, Guidance.SELF_SOFT}
+    everything = [g for g in Guidance if g not in impossible]
     guidances = everything if guidance == "all" else [_guidance(guidance) or predictor.runtime.guidance]
     with _progress("evaluating", len(cases)) as advance:
         evaluations = examine(predictor, cases, guidances, advance)
@@ -176,6 +182,23 @@ def export(
     print(f"exported: {out}; try it with: sgseg predict IMAGE --out DIR --model {out}")
 
 
+@app.command()
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="Lightning's .ckpt, or a bare state dict.")],
+    out: Annotated[Path, typer.Option(help="A new folder, which plays like a training run.")],
+    hub: Annotated[Path | None, typer.Option(help="Folder with CXR-BERT's vocabulary.")] = None,
+) -> None:
+    """Bring over a checkpoint of the authors' released code, of SGSeg or of LanGuideMedSeg.
+
+    Example: sgseg convert sgseg.ckpt --out runs/released
+    """
+    with _workshop("converting"):
+        from sgseg.convert import convert as bring_over
+    conversion = bring_over(checkpoint, out, hub)
+    _print_conversion(conversion)
+    print(f"converted: {out}; score it with: sgseg evaluate --data QaTa --run {out}")
+
+
 @data_app.command("phantom")
 def data_phantom(
     out: Annotated[Path, typer.Argument(help="A new folder.")],
@@ -191,6 +214,42 @@ def data_phantom(
     with _progress("drawing", train + valid + test) as advance:
         write_dataset(out, {"train": train, "valid": valid, "test": test}, seed, size, advance)
     print(f"drawn: {out}; train on it with: sgseg train sgseg-compact data.root={out}")
+
+
+@data_app.command("pseudo-label")
+def data_pseudo_label(
+    data: Annotated[Path, typer.Argument(help="Data set with captions, in any wording.")],
+    out: Annotated[Path, typer.Option(help="Another folder; it can be trained from.")],
+    encoder: Annotated[str, typer.Option(help="minilm, cxr-bert, or a folder with CXR-BERT's.")] = "minilm",
+    min_cluster_size: Annotated[int, typer.Option(min=2, help="Captions that make a cluster.")] = 3,
+) -> None:
+    """Give captions their zones by clustering them, as the paper did.
+
+    Example: sgseg data pseudo-label QaTa --out labelled
+    """
+    with _workshop("pseudo-labelling"):
+        from sgseg.training.labelled_sets import label_dataset
+    summary = label_dataset(data, out, encoder, min_cluster_size)
+    _print_pseudo_labels(summary)
+    print(f"labelled: {out}; train on it with: sgseg train sgseg-compact data.root={out}")
+
+
+@data_app.command("refine")
+def data_refine(
+    source: Annotated[Path, typer.Argument(help="CSV, JSON or XLSX, or a data set.", metavar="TABLE")],
+    out: Annotated[Path, typer.Option(help="Folder for the refined table and refinement.csv.")],
+    laterality: Annotated[
+        Laterality | None, typer.Option(help="Whose left the words mean; default: by column.")
+    ] = None,
+) -> None:
+    """Mend mistyped captions; what they do not tell is listed, never guessed.
+
+    Example: sgseg data refine reports.csv --out refined
+    """
+    from sgseg.batch.refine import refine_table
+
+    refined = refine_table(source, out, laterality)
+    _print_refined(refined)
 
 
 def main() -> None:
@@ -304,6 +363,57 @@ def _print_evaluation(document: dict[str, Any], to_stderr: bool) -> None:
     cells = (_cell(scores["images_with_a_lesion_predicted"]) for scores in document["guidance"].values())
     table.add_row("images with a lesion", *cells)
     Console(stderr=to_stderr, width=None if sys.stdout.isatty() else 140).print(table)
+
+
+def _print_conversion(conversion: Conversion) -> None:
+    from collections import Counter
+
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("", "tensors", title=f"checkpoint of {conversion.source}", box=None)
+    for part, mapped in Counter(name.split(".")[0] for name in conversion.tensors).items():
+        table.add_row(part, str(mapped))
+    for reason, unused in Counter(conversion.unused.values()).items():
+        table.add_row(f"unused: {reason}", str(unused))
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    if conversion.source == "LanGuideMedSeg":
+        _say("sgseg: LanGuideMedSeg HAS NO LERG: it writes no report and is guided by yours alone (--report)")
+
+
+def _print_pseudo_labels(summary: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    def share(value: float | None) -> str:
+        return "nothing to compare" if value is None else f"{value:.2%}"
+
+    table = Table("", "captions", "agree with the zones parsed", box=None)
+    for how, scores in summary["how"].items():
+        table.add_row(how, f"{scores['captions']:,}", share(scores["agreement"]))
+    table.add_row("all", f"{summary['captions']:,}", share(summary["agreement"]["exact"]))
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    console.print(table)
+    clusters = (
+        "{phrases:,} location phrases, {clusters:,} clusters, {unreadable_clusters:,} of them unreadable"
+    )
+    purity = share(summary["purity"])
+    console.print(f"{clusters.format(**summary)}; purity {purity}", soft_wrap=True, highlight=False)
+    for pair in summary["confused"]["pairs_in_image_laterality"][:_CONFUSED]:
+        confused = "{captions:,} × {known} -> {label} ({kind})".format(**pair)
+        console.print(confused, soft_wrap=True, highlight=False)
+
+
+def _print_refined(refined: Refined) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    n = len(refined.captions)
+    table = Table("captions", f"{n:,}", "share", box=None)
+    for name, count in refined.counts.items():
+        table.add_row(name, f"{count:,}", f"{count / max(n, 1):.1%}")
+    Console().print(table)
+    print(f"{refined.table}; every change and what is unresolved: {refined.changes}")
 
 
 def _cell(score: dict[str, float]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sgseg.anatomy import ZoneSet
+from sgseg.anatomy import Laterality, ZoneSet
 from sgseg.errors import DataError
 
 _MASK_MODES = frozenset(("1", "L", "LA", "P", "RGB", "RGBA"))
@@ -26,6 +26,8 @@ class Case:
         zones: the infected zones; None where there is no report, or none that was understood.
         patient: whom to keep in one split; the case's own name where the patient is not known.
         note: what was left out while reading, such as a caption that was not understood; mostly empty.
+        report: as it was written; empty where there is none.
+        laterality: whose left the report means.
     """
 
     name: str
@@ -34,6 +36,8 @@ class Case:
     zones: ZoneSet | None
     patient: str
     note: str = ""
+    report: str = ""
+    laterality: Laterality = Laterality.PATIENT
 
 
 def load_mask(case: Case, shape: tuple[int, int]) -> NDArray[np.bool_]:

@@ -42,24 +42,29 @@ from sgseg.reports import parse
 Splits = dict[str, Callable[[], list[Case]]]
 """The splits of a data set, each read when called; its cases' paths are as listed, not yet looked for."""
 
+ReadReport = Callable[[str, Laterality], ZoneSet | None]
+"""The zones that a report names; None where it is not understood and need not be."""
+
 _IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm"))
 _SUBJECT = re.compile(r"(sub-[^_]+)_", re.IGNORECASE)
 _SHOWN = 10
 
 
-def read_cases(root: Path, split: str) -> list[Case]:
+def read_cases(root: Path, split: str, any_wording: bool = False) -> list[Case]:
     """The cases of one split, in the order of their table, or by name where there is no table.
 
     Args:
         root: the data set's folder, in any layout that this module knows.
         split: for example "train"; see `split_names`.
+        any_wording: takes reports that the grammar does not understand; such a case has the zones that the
+            table gives beside the report, or None.
 
     Raises:
         DataError: the layout or the split is unknown, files are missing, or rows contradict themselves; the
             message counts them and names the first ten.
         MissingExtraError: there is a table in .xlsx and openpyxl is not installed.
     """
-    splits = _splits(root)
+    splits = _splits(root, _if_understood if any_wording else parse)
     if split not in splits:
         raise DataError(f"{root} has no split {split!r}; it has {', '.join(splits)}")
     cases = _on_disk(splits[split]())
@@ -84,10 +89,10 @@ def split_names(root: Path) -> list[str]:
     return list(_splits(root))
 
 
-def _splits(root: Path) -> Splits:
+def _splits(root: Path, read: ReadReport = parse) -> Splits:
     if not root.is_dir():
         raise DataError(f"{root} is not a folder; give the folder of a data set")
-    for layout in (_authors, _kaggle, _healthy, _own, _folders):
+    for layout in (partial(_authors, read), _kaggle, _healthy, partial(_own, read), _folders):
         if splits := layout(root):
             return splits
     raise DataError(
@@ -97,25 +102,33 @@ def _splits(root: Path) -> Splits:
     )
 
 
+def _if_understood(report: str, laterality: Laterality) -> ZoneSet | None:
+    try:
+        return parse(report, laterality)
+    except ReportError:
+        return None
+
+
 # --- the authors' layout
 
 
-def _authors(root: Path) -> Splits:
+def _authors(read: ReadReport, root: Path) -> Splits:
     path = root / "prompts" / "annotation.json"
     if not path.is_file():
         return {}
     return {
-        split: partial(_each, partial(_authors_case, root / "images" / split), text_rows(rows), path)
+        split: partial(_each, partial(_authors_case, read, root / "images" / split), text_rows(rows), path)
         for split, rows in _lists(path, of=dict).items()
     }
 
 
-def _authors_case(folder: Path, row: Row) -> Case:
+def _authors_case(read: ReadReport, folder: Path, row: Row) -> Case:
     mask, caption, flags = row["image_path"], row["caption"], row["pseudo_label"]
     zones = _flagged(flags)
-    if parse(caption, Laterality.IMAGE) != zones:
+    if read(caption, Laterality.IMAGE) not in (zones, None):
         raise DataError(f"the caption {caption!r} contradicts the pseudo_label {flags}")
-    return _case(folder / "images" / _image_name(mask), folder / "masks" / mask, zones)
+    case = _case(folder / "images" / _image_name(mask), folder / "masks" / mask, zones)
+    return replace(case, report=caption, laterality=Laterality.IMAGE)
 
 
 # --- Kaggle's layout
@@ -153,6 +166,7 @@ def _kaggle_case(folder: Path, row: Row) -> Case:
     case = _case(folder / "Images" / name, folder / "Ground-truths" / f"mask_{name}", None)
     if not caption:
         return case
+    case = replace(case, report=caption, laterality=Laterality.IMAGE)
     try:
         return replace(case, zones=parse(caption, Laterality.IMAGE))
     except ReportError as error:
@@ -203,14 +217,16 @@ def _healthy_case(images: Path, name: str) -> Case:
 # --- the user's own tables
 
 
-def _own(root: Path) -> Splits:
+def _own(read: ReadReport, root: Path) -> Splits:
     splits: dict[str, list[Row]] = {}
     for path in _tables(root, TABLE_SUFFIXES, depth=0):
         rows = read_table(path)
         if any("image" in row for row in rows):
             for number, row in enumerate(rows, 1):
                 splits.setdefault(_split_of(row, number, path), []).append(row)
-    return {split: partial(_each, partial(_own_case, root), rows, root) for split, rows in splits.items()}
+    return {
+        split: partial(_each, partial(_own_case, read, root), rows, root) for split, rows in splits.items()
+    }
 
 
 def _split_of(row: Row, number: int, path: Path) -> str:
@@ -222,8 +238,9 @@ def _split_of(row: Row, number: int, path: Path) -> str:
     return split
 
 
-def _own_case(root: Path, row: Row) -> Case:
-    image, mask, zones = row.get("image", ""), row.get("mask", ""), _own_zones(row)
+def _own_case(read: ReadReport, root: Path, row: Row) -> Case:
+    image, mask, laterality = row.get("image", ""), row.get("mask", ""), _laterality(row)
+    zones = _own_zones(read, row, laterality)
     if not image:
         raise DataError("there is no image")
     if mask.casefold() == "none":
@@ -233,19 +250,26 @@ def _own_case(root: Path, row: Row) -> Case:
     if not mask and zones:
         raise DataError("there is no mask, but the report names infected zones")
     case = _case(root / _posix(image), root / _posix(mask) if mask else None, zones)
-    return replace(case, patient=row.get("patient") or case.patient)
+    patient = row.get("patient") or case.patient
+    return replace(case, patient=patient, report=row.get("report", ""), laterality=laterality)
 
 
-def _own_zones(row: Row) -> ZoneSet | None:
-    """What a row's report and flags agree on; None where it has neither."""
-    report, flags = row.get("report"), row.get("zones")
+def _laterality(row: Row) -> Laterality:
     laterality = row.get("laterality", "").lower() or Laterality.PATIENT.value
     if laterality not in [convention.value for convention in Laterality]:
         raise DataError(f"the laterality is {laterality!r}; write 'patient' or 'image'")
-    told = parse(report, Laterality(laterality)) if report else None
+    return Laterality(laterality)
+
+
+def _own_zones(read: ReadReport, row: Row, laterality: Laterality) -> ZoneSet | None:
+    """What a row's report and flags agree on; None where neither tells."""
+    report, flags = row.get("report"), row.get("zones")
+    told = read(report, laterality) if report else None
     flagged = _flagged(flags) if flags else None
     if told is not None and flagged is not None and told != flagged:
-        raise DataError(f"the report {report!r}, in {laterality} laterality, contradicts the zones {flags}")
+        raise DataError(
+            f"the report {report!r}, in {laterality.value} laterality, contradicts the zones {flags}"
+        )
     return flagged if told is None else told
 
 

@@ -87,7 +87,12 @@ class HubModel:
         return (
             f"the weights of {self.name} cannot be loaded; download {files} from "
             f"https://{_HOST}/{self.name}/tree/main into {place}/"
-            + ("" if hub else " and add hub=HUB, or train from random weights with init=random")
+            + (
+                ""
+                if hub
+                else " and name HUB (hub=HUB to train, --encoder HUB to pseudo-label), or do without "
+                "(init=random, --encoder minilm)"
+            )
         )
 
 
