@@ -22,6 +22,7 @@ from transformers import (  # noqa: E402
 from sgseg.anatomy import N_ZONESETS, Laterality, ZoneSet  # noqa: E402
 from sgseg.data.phantom import write_dataset  # noqa: E402
 from sgseg.errors import ConfigError, ReportError  # noqa: E402
+from sgseg.export import export_run  # noqa: E402
 from sgseg.formats import zone_grid  # noqa: E402
 from sgseg.inference import Identity, Predictor  # noqa: E402
 from sgseg.models import SGSeg, SGSegCompact, repeat_features  # noqa: E402
@@ -525,3 +526,8 @@ def test_what_was_trained_can_be_played(trained: Path) -> None:
     probability = player.decode(encoded.features, np.array([3]))
     assert probability.shape == (1, 64, 64)
     assert ((probability >= 0) & (probability <= 1)).all()
+
+
+def test_export_says_that_it_is_for_the_compact_model(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--run"):
+        export_run(trained, tmp_path / "artefact", tmp_path, "dev")

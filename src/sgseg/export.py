@@ -33,7 +33,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from sgseg.data import read_cases
-from sgseg.errors import SGSegError
+from sgseg.errors import ConfigError, SGSegError
 from sgseg.evaluation import examine, pooled
 from sgseg.formats import atomic, write_json
 from sgseg.imaging import fit, read
@@ -129,8 +129,14 @@ def export_run(run: Path, out: Path, data: Path, version: str) -> Path:
 
     Raises:
         SGSegError: artefact and network differ by more than `TOLERANCE` on real images.
+        ConfigError: the run is of another model than `sgseg-compact`: RT-DETR, as transformers builds it,
+            cannot be exported for batches of any size.
     """
     player = TorchRuntime.of_run(run)
+    if player.identity.name != "sgseg-compact":
+        raise ConfigError(
+            f"{run} holds {player.identity.name}; only sgseg-compact has an artefact: use --run {run}"
+        )
     card: dict[str, Any] = {
         "name": player.identity.name,
         "version": version,
@@ -155,7 +161,7 @@ def export_run(run: Path, out: Path, data: Path, version: str) -> Path:
         raise SGSegError(f"artefact and network differ by {difference:.1e}, more than {TOLERANCE:.0e}")
     text_free = [guidance for guidance in Guidance if guidance is not Guidance.TEXT]
     evaluations = examine(Predictor(artefact), cases, text_free)
-    dice = {e.guidance.value: round(float(pooled(e.counts).dice), 4) for e in evaluations}
+    dice = {e.name: round(float(pooled(e.counts).dice), 4) for e in evaluations}
     card |= {"guidance": max(dice, key=dice.__getitem__), "valid_pooled_dice": dice, "difference": difference}
     write_json(out / CARD, {**json.loads((out / CARD).read_text(encoding="utf-8")), **card})
     return out
