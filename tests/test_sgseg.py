@@ -468,8 +468,9 @@ def test_offline_the_paper_model_starts_random_and_says_so(monkeypatch: pytest.M
 
 def test_configurations_that_make_no_sense_are_refused() -> None:
     for name, overrides, words in (
-        ("sgseg-compact", ["network.size=mini"], "sgseg"),
-        ("sgseg-compact", ["stages.0.objective=contrastive"], "contrastive"),
+        ("sgseg-compact", ["network.size=mini"], "one form"),
+        ("sgseg", ["network.size=cpu"], "size"),
+        ("sgseg", ["model=u-nett"], "unet"),
         ("sgseg", ["init=shipped"], "shipped"),
         ("sgseg", ["stages.1.objective=contrastive"], "last stage"),
     ):
@@ -484,6 +485,13 @@ def test_every_parameter_that_learns_is_in_one_group() -> None:
         assert len(groups) == len(rates) == 4
         grouped = [id(p) for group in groups for p in group["params"]]
         assert sorted(grouped) == sorted(id(p) for p in network.parameters() if p.requires_grad)
+
+
+def test_only_some_networks_can_be_warmed_up(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "phantoms", {"train": 4, "valid": 2, "test": 0}, 10_000, 64)
+    options = [f"data.root={tmp_path / 'phantoms'}", "stages.0.objective=contrastive"]
+    with pytest.raises(ConfigError, match="no contrastive pre-training"):
+        run.start(configs.load("sgseg-compact", options), tmp_path / "run")
 
 
 @pytest.fixture(scope="module")

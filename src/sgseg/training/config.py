@@ -11,6 +11,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sgseg.errors import ConfigError
+from sgseg.models.baselines import BASELINES
+
+MODELS = ("sgseg-compact", "sgseg", *BASELINES)
 
 SHIPPED = Path(__file__).resolve().parents[1] / "configs"
 
@@ -79,10 +82,11 @@ class Reports(Strict):
 
 
 class Network(Strict):
-    """Parts of `sgseg`; `sgseg-compact` has one form only.
+    """Parts of `sgseg`, and the size of the systems it is compared with; `sgseg-compact` has one form only.
 
     Attributes:
-        size: `full` as published, or `mini`, which trains on phantoms in minutes.
+        size: `paper` as published; `mini` (of `sgseg`) trains on phantoms in minutes; `cpu` (of the compared
+            systems) is narrower, for 128 pixels.
         backbone: of the detector: the paper's ResNet-50, or HGNetv2-L as in the authors' released code.
         lerg: without it the network is LanGuideMedSeg, guided by the user's report alone.
         freeze_text: whether BERT keeps its weights.
@@ -90,7 +94,7 @@ class Network(Strict):
             PILReader, with which they read images, swaps them.
     """
 
-    size: Literal["full", "mini"] = "full"
+    size: Literal["paper", "cpu", "mini"] = "paper"
     backbone: Literal["resnet50", "hgnetv2-l"] = "resnet50"
     lerg: bool = True
     freeze_text: bool = False
@@ -131,7 +135,7 @@ class Config(Strict):
     """Everything that decides what comes out of a training run.
 
     Attributes:
-        model: which network.
+        model: `sgseg-compact`, `sgseg`, or one of `models.baselines.BASELINES`.
         network: its parts.
         init: `pretrained` (`sgseg-compact`: ImageNet and BERT from their packages; `sgseg`: its encoders from
             the hub), `random`, `shipped` (the released weights), or a run folder whose weights to start from.
@@ -143,7 +147,7 @@ class Config(Strict):
         precision: `auto` measures whether bfloat16 is faster here.
     """
 
-    model: Literal["sgseg-compact", "sgseg"]
+    model: str
     network: Network = Field(default_factory=Network)
     init: str = "pretrained"
     hub: Path | None = None
@@ -159,11 +163,15 @@ class Config(Strict):
 
     @model_validator(mode="after")
     def _fits_the_model(self) -> Config:
-        if self.model == "sgseg-compact":
-            if self.network != Network() or any(s.objective == "contrastive" for s in self.stages):
-                raise ValueError("network and the contrastive objective belong to model sgseg")
-        elif self.init == "shipped":
-            raise ValueError("no weights of sgseg are shipped; give pretrained, random or a finished run")
+        if self.model not in MODELS:
+            near = difflib.get_close_matches(self.model, MODELS, 1, cutoff=0)
+            raise ValueError(f"there is no model {self.model!r}; did you mean {near[0]}?")
+        if self.model == "sgseg-compact" and self.network != Network():
+            raise ValueError("sgseg-compact has one form; leave out network")
+        if self.network.size not in ("paper", "mini" if self.model == "sgseg" else "cpu"):
+            raise ValueError(f"{self.model} has no size {self.network.size!r}")
+        if self.init == "shipped" and self.model != "sgseg-compact":
+            raise ValueError(f"no weights of {self.model} are shipped; give pretrained, random or a run")
         if self.stages[-1].objective == "contrastive":
             raise ValueError("the last stage must learn to segment")
         return self

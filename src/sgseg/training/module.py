@@ -7,12 +7,13 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import DataLoader
 
 from sgseg.anatomy import N_ZONESETS, ZONES
-from sgseg.models import SGSeg, repeat_features
+from sgseg.models import repeat_features
+from sgseg.models.interface import Alignable
 from sgseg.reports import NO_REPORT
 from sgseg.training.augmentation import Augment
 from sgseg.training.cache import Arrays
@@ -102,8 +103,9 @@ class StageModule(L.LightningModule):
     def _segment(self, images: Tensor, masks: Tensor, zones: Tensor) -> dict[str, Tensor]:
         encoded = self.network.encode(images)
         own = zone_index(encoded.zone_logits.detach() > 0)
-        paths = [choose_reports(own, zones, self.config.reports)]
-        if self.config.reports.unguided:
+        reads = self.network.reads_reports
+        paths = [choose_reports(own, zones, self.config.reports)] if reads else []
+        if self.config.reports.unguided or not reads:
             paths.insert(0, torch.full_like(own, NO_REPORT))
         logits = self._decode(repeat_features(encoded.features, len(paths)), torch.cat(paths))
         losses = {"mask_loss": mask_loss(logits.float(), torch.cat([masks] * len(paths)))}
@@ -113,10 +115,11 @@ class StageModule(L.LightningModule):
 
     def _align(self, images: Tensor, zones: Tensor) -> Tensor:
         """Contrastive loss of the images whose report is known."""
-        assert isinstance(self.network, SGSeg)  # the configuration was checked
+        network: nn.Module = self.network
+        assert isinstance(network, Alignable)  # checked when training began
         known = ~zones.isnan().any(1)
         reports = zone_index(zones[known])
-        image, report = self.network.align(images[known], reports, self.network.report_encoder())
+        image, report = network.align(images[known], reports, self.network.report_encoder())
         return contrastive_loss(image.float(), report.float(), reports)
 
     def _seen(self, images: Tensor) -> Tensor:
@@ -142,7 +145,9 @@ class StageModule(L.LightningModule):
         encoded = self.network.encode(images)
         own = zone_index(encoded.zone_logits > 0)
         text = torch.where(known.all(1), zone_index(batch.zones), own)
-        reports = {"dice_none": torch.full_like(own, NO_REPORT), "dice_text": text}
+        reports = {"dice_none": torch.full_like(own, NO_REPORT)}
+        if self.network.reads_reports:
+            reports["dice_text"] = text
         if self.network.writes_reports:
             reports["dice_self"] = own
             right = (encoded.zone_logits > 0) == (batch.zones > 0.5)

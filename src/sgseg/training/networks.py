@@ -5,25 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypeAlias
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import BertTokenizer
+from transformers import BertModel, BertTokenizer
 from transformers.utils import logging
 
 from sgseg.anatomy import N_ZONESETS, Laterality, ZoneSet
 from sgseg.errors import ConfigError
 from sgseg.inference.runtime import WEIGHTS as ARTEFACT_WEIGHTS
 from sgseg.models import SGSeg, SGSegCompact
-from sgseg.models.compact.report_encoder import whiten
-from sgseg.models.sgseg.cxr_bert import REPORT_LENGTH
+from sgseg.models.baselines import BASELINES, Baseline, LViT
+from sgseg.models.compact.efficientnet import EfficientNetLite0
+from sgseg.models.compact.report_encoder import ReportEncoder, whiten
+from sgseg.models.sgseg.cxr_bert import REPORT_LENGTH, CXRBert, CXRBertConfig
 from sgseg.models.sgseg.rtdetr import hgnetv2_l, resnet50
 from sgseg.reports import write
 from sgseg.training import hub
 from sgseg.training.config import Config
-from sgseg.training.pretrained import imagenet_state, minilm_tokenizer, report_embeddings
+from sgseg.training.pretrained import imagenet_state, minilm, minilm_tokenizer, report_embeddings
 from sgseg.weights import SHIPPED
 
-AnyNetwork: TypeAlias = SGSegCompact | SGSeg
+AnyNetwork: TypeAlias = SGSegCompact | SGSeg | Baseline
 
 WEIGHTS = "weights.safetensors"
 """The file of a run that holds its trained network."""
@@ -33,10 +36,12 @@ _BACKBONES = {"resnet50": resnet50, "hgnetv2-l": hgnetv2_l}
 
 def build(config: Config) -> AnyNetwork:
     """The network, untrained."""
-    if config.model == "sgseg-compact":
-        return SGSegCompact()
     parts = config.network
     logging.set_verbosity_error()
+    if config.model in BASELINES:
+        return BASELINES[config.model]("cpu" if parts.size == "cpu" else "paper", config.stages[-1].size)
+    if config.model == "sgseg-compact":
+        return SGSegCompact()
     if parts.size == "mini":
         return SGSeg.mini()
     return SGSeg(detector=_BACKBONES[parts.backbone](), lerg=parts.lerg, freeze_text=parts.freeze_text)
@@ -55,10 +60,10 @@ def initial(config: Config) -> tuple[AnyNetwork, list[str]]:
     """
     if config.init in ("pretrained", "random"):
         network = build(config)
-        if isinstance(network, SGSegCompact):
-            _start_compact(network, config.init)
-            return network, []
-        return network, _start_sgseg(network, config)
+        _start_packaged(network, config.init)
+        if isinstance(network, SGSeg):
+            return network, _start_sgseg(network, config)
+        return network, _start_lvit(network, config) if isinstance(network, LViT) else []
     weights = SHIPPED / ARTEFACT_WEIGHTS if config.init == "shipped" else Path(config.init) / WEIGHTS
     if not weights.is_file():
         raise ConfigError(
@@ -121,17 +126,38 @@ def tokenize(tokenizer: BertTokenizer, texts: list[str]) -> tuple[Tensor, Tensor
     return tokens["input_ids"], tokens["attention_mask"]
 
 
-def _start_compact(network: SGSegCompact, init: str) -> None:
-    if init == "pretrained":
-        network.encoder.load_imagenet(imagenet_state())
-    network.report_encoder.embeddings.copy_(whiten(report_embeddings()))
+def _start_packaged(network: AnyNetwork, init: str) -> None:
+    """Fills in what comes as packages: ImageNet's weights, and the 64 reports as MiniLM reads them."""
+    for part in network.modules():
+        if isinstance(part, EfficientNetLite0) and init == "pretrained":
+            part.load_imagenet(imagenet_state())
+        elif isinstance(part, ReportEncoder):
+            part.embeddings.copy_(whiten(report_embeddings()))
+
+
+def _start_lvit(network: LViT, config: Config) -> list[str]:
+    """Reads the 64 reports with a frozen BERT of its width; returns what to say if that is not to be had."""
+    if config.network.size == "cpu":
+        network.words.copy_(_read_reports(minilm(), minilm_tokenizer()))
+        return []
+    try:
+        tokenizer, bert = hub.cxr_bert(config.hub)
+    except hub.HubError as error:
+        if config.hub is not None:
+            raise
+        network.words.copy_(_read_reports(CXRBert(CXRBertConfig()).eval().bert, minilm_tokenizer()))
+        return [f"RANDOM WEIGHTS: {error}"]
+    network.words.copy_(_read_reports(bert.bert, tokenizer))
+    return []
 
 
 def _start_sgseg(network: SGSeg, config: Config) -> list[str]:
     """Fills in what the hub has; returns what to say of the parts that it has not."""
     said = []
     tokenizer = minilm_tokenizer()
-    if config.init == "pretrained" and config.network.size == "full":
+    if config.network.size == "cpu":  # LanGuideMedSeg, whose frozen BERT is MiniLM
+        network.text.bert.load_state_dict(minilm().state_dict(), strict=False)
+    elif config.init == "pretrained" and config.network.size == "paper":
         for start in (_start_vision, _start_detector, _start_text):
             try:
                 tokenizer = start(network, config) or tokenizer
@@ -139,10 +165,23 @@ def _start_sgseg(network: SGSeg, config: Config) -> list[str]:
                 if config.hub is not None:  # where files were promised, their absence is a mistake
                     raise
                 said.append(f"RANDOM WEIGHTS: {error}")
-    ids, mask = tokenize(tokenizer, [write(ZoneSet(index), Laterality.IMAGE) for index in range(N_ZONESETS)])
+    ids, mask = tokenize(tokenizer, _reports())
     network.report_table.input_ids.copy_(ids)
     network.report_table.attention_mask.copy_(mask)
     return said
+
+
+def _reports() -> list[str]:
+    """The 64 reports, in the wording of the data."""
+    return [write(ZoneSet(index), Laterality.IMAGE) for index in range(N_ZONESETS)]
+
+
+def _read_reports(bert: BertModel, tokenizer: BertTokenizer) -> Tensor:
+    """The 64 reports as BERT's last hidden states, (64, REPORT_LENGTH, hidden), padding zero."""
+    ids, mask = tokenize(tokenizer, _reports())
+    with torch.no_grad():
+        hidden: Tensor = bert(input_ids=ids, attention_mask=mask).last_hidden_state
+    return hidden * mask[..., None]
 
 
 def _start_vision(network: SGSeg, config: Config) -> None:

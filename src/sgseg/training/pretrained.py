@@ -100,6 +100,18 @@ def minilm_tokenizer() -> BertTokenizer:
     return BertTokenizer.from_pretrained(MINILM.path().parent, local_files_only=True)
 
 
+def minilm() -> BertModel:
+    """MiniLM, in evaluation mode.
+
+    Raises:
+        MissingExtraError: the package is not installed.
+    """
+    logging.disable_progress_bar()
+    folder = MINILM.path().parent
+    bert: BertModel = BertModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    return bert.eval()
+
+
 def report_embeddings() -> Tensor:
     """BERT's sentence embeddings of the 64 reports, in QaTa's wording.
 
@@ -118,9 +130,7 @@ def minilm_embeddings(texts: Sequence[str]) -> Tensor:
     Raises:
         MissingExtraError: the package is not installed.
     """
-    logging.disable_progress_bar()
-    folder = MINILM.path().parent
-    bert = BertModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
+    bert = minilm()
     return mean_embeddings(texts, minilm_tokenizer(), lambda **tokens: bert(**tokens).last_hidden_state)
 
 

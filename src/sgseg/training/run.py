@@ -27,10 +27,12 @@ import sgseg
 from sgseg.errors import ConfigError
 from sgseg.evaluation.ledger import commit
 from sgseg.formats import atomic, write_json
+from sgseg.models.baselines.prototypes import PrototypeNetwork
+from sgseg.models.interface import Alignable
 from sgseg.training import config as configs
 from sgseg.training.config import Config, Stage
 from sgseg.training.cpu import bfloat16_pays, keep_freed_memory
-from sgseg.training.module import StageModule
+from sgseg.training.module import StageModule, standardise, zone_index
 from sgseg.training.networks import WEIGHTS, AnyNetwork, initial, state
 from sgseg.training.progress import Progress, Samples
 from sgseg.training.sets import Batches, check, loader, training_sets, validation_sets
@@ -72,6 +74,8 @@ def resume(folder: Path) -> Path:
     _quiet()
     torch.manual_seed(config.seed)
     network, said = initial(config)
+    if any(s.objective == "contrastive" for s in config.stages) and not isinstance(network, Alignable):
+        raise ConfigError(f"{config.model} has no contrastive pre-training; leave its stage out")
     for line in said:
         print(f"sgseg: {line}", file=sys.stderr)
     record = _record(folder, config, said)
@@ -101,7 +105,24 @@ def _train_stage(network: AnyNetwork, config: Config, number: int, run: Path, pr
     network.load_state_dict(
         {k.removeprefix("network."): v for k, v in chosen.items() if k.startswith("network.")}
     )
+    if stage.objective == "contrastive" and isinstance(network, PrototypeNetwork):
+        _fill_bank(network, config, stage)
     return network
+
+
+@torch.no_grad()
+def _fill_bank(network: PrototypeNetwork, config: Config, stage: Stage) -> None:
+    """Distils the prototypes from the training images that have a report, as the warm-up left the network."""
+    torch.manual_seed(config.seed)
+    network.eval()
+    table = network.report_encoder()
+    pairs = []
+    for batch in Batches(training_sets(config.data, stage, config.seed), _VALIDATION_BATCH, None):
+        known = ~batch.zones.isnan().any(1)
+        images, zones = standardise(batch.images[known] / 255), batch.zones[known]
+        pairs.append((*network.align(images, zone_index(zones), table), zones))
+    queries, reports, zones = (torch.cat(column) for column in zip(*pairs, strict=True))
+    network.bank.distil(queries, reports, zones)
 
 
 def _trainer(config: Config, stage: Stage, folder: Path, precision: str) -> L.Trainer:

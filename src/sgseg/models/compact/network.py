@@ -21,6 +21,7 @@ class SGSegCompact(nn.Module):
     """
 
     PRETRAINED = ("encoder.",)
+    reads_reports = True
     writes_reports = True
 
     def __init__(

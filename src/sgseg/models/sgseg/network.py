@@ -48,6 +48,7 @@ class SGSeg(nn.Module):
     """
 
     PRETRAINED = ("vision.", "text.", "lerg.detector.")
+    reads_reports = True
 
     def __init__(
         self,
