@@ -22,7 +22,7 @@ $(VENV)/.core: pyproject.toml
 
 $(VENV)/.dev: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[train,pretrained,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[train,pretrained,dicom,metrics,serve,dev]'
 	touch $@
 
 clean:

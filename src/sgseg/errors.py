@@ -13,6 +13,26 @@ class ImageError(SGSegError, ValueError):
     """A file that is not a readable chest X-ray."""
 
 
+class NotApplicableError(ImageError):
+    """A picture, or another document, that is not a frontal chest X-ray.
+
+    Attributes:
+        reason: what says so.
+    """
+
+    def __init__(self, name: str, reason: str, cure: str = "--force (force=True) reads it anyhow") -> None:
+        super().__init__(f"{name} is not a frontal chest X-ray: {reason}; {cure}")
+        self.reason = reason
+
+
+class FormatError(ImageError):
+    """A file of a kind that is not read."""
+
+
+class TooLargeError(ImageError):
+    """A picture of more pixels than are read."""
+
+
 class DataError(SGSegError, ValueError):
     """A data set that is incomplete or inconsistent."""
 

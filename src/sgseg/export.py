@@ -148,7 +148,7 @@ def export_run(run: Path, out: Path, data: Path, version: str) -> Path:
     }
     export(player.network, out, card, player.size)
     cases = read_cases(data, "valid")
-    images = np.stack([fit(read(case.image), player.size) for case in cases[:_CHECKED]])
+    images = np.stack([fit(read(case.image, force=True), player.size) for case in cases[:_CHECKED]])
     rounded = TorchRuntime(
         networks.load(configs.load(run / "config.yaml"), out / WEIGHTS),
         player.size,

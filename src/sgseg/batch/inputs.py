@@ -8,17 +8,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sgseg.errors import ImageError
-from sgseg.imaging import SUFFIXES
+from sgseg.imaging import DICOMDIR, SUFFIXES, holds_dicom, listed_files
 
 
 def find_images(inputs: Sequence[str]) -> list[Path]:
-    """Files as they are, folders with all the images below them, glob patterns expanded.
+    """Files as they are, folders with all the images below them, what a DICOMDIR lists, patterns expanded.
 
-    A path that does not exist is returned as well: the one who reads it reports it by name, and the
-    others still finish.
+    In a folder images are told by their suffix, DICOM files by their content. A path that does not exist
+    is returned as well: the one who reads it reports it by name, and the others still finish.
 
     Raises:
-        ImageError: a folder holds no image, or a pattern matches nothing.
+        ImageError: a folder holds no image, a DICOMDIR cannot be read, or a pattern matches nothing.
+        MissingExtraError: there is a DICOMDIR, and the extra `dicom` is not installed.
     """
     paths = [path for text in inputs for path in _expand(text)]
     return list(dict.fromkeys(paths))
@@ -27,18 +28,26 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
 def _expand(text: str) -> list[Path]:
     path = Path(text)
     if path.is_dir():
-        found = sorted(
-            p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
-        )
+        found = sorted(p for p in path.rglob("*") if _is_image(p))
         if not found:
-            raise ImageError(f"{path} holds no image ({', '.join(SUFFIXES)})")
+            raise ImageError(f"{path} holds no image (DICOM, {', '.join(SUFFIXES)})")
         return found
+    if path.name.upper() == DICOMDIR and path.is_file():
+        return listed_files(path)
     if path.exists() or not glob.has_magic(text):
         return [path]
     matches = sorted(Path(match) for match in glob.glob(text, recursive=True))  # noqa: PTH207 (may be absolute)
     if not matches:
         raise ImageError(f"no file matches {text}")
     return matches
+
+
+def _is_image(path: Path) -> bool:
+    """Whether a scan takes it; a DICOMDIR is left aside, for what it lists lies beside it."""
+    name = path.name
+    if name.startswith(".") or name.upper() == DICOMDIR:
+        return False
+    return path.suffix.lower() in (*SUFFIXES, ".dcm") or (path.is_file() and holds_dicom(path))
 
 
 def result_names(paths: Sequence[Path]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from sgseg.anatomy import ZONES, Laterality, ZoneSet
 from sgseg.batch.inputs import result_names
-from sgseg.errors import ImageError
+from sgseg.errors import ImageError, MissingExtraError, NotApplicableError
 from sgseg.formats import overlay, save_mask, save_picture, write_json
 from sgseg.imaging import read
 from sgseg.inference import Prediction, Predictor
@@ -29,15 +29,18 @@ class Results:
     Attributes:
         settings: model, guidance, threshold, laterality and report that all of them share.
         images: one entry for each image that was predicted, as in predictions.json.
-        failed: one entry for each that was not: its path and why.
+        not_applicable: one entry for each that is no frontal chest X-ray: its path, the reason, the message.
+        failed: one entry for each that could not be read: its path and why.
     """
 
     settings: dict[str, Any]
     images: list[dict[str, Any]] = field(default_factory=list)
+    not_applicable: list[dict[str, str]] = field(default_factory=list)
     failed: list[dict[str, str]] = field(default_factory=list)
 
     def save(self, folder: Path) -> None:
-        write_json(folder / RESULTS, {**self.settings, "images": self.images, "failed": self.failed})
+        files = {"images": self.images, "not_applicable": self.not_applicable, "failed": self.failed}
+        write_json(folder / RESULTS, {**self.settings, **files})
 
 
 def predict_files(
@@ -49,6 +52,7 @@ def predict_files(
     laterality: Laterality = Laterality.PATIENT,
     progress: Callable[[], None] = lambda: None,
     resume: bool = False,
+    force: bool = False,
 ) -> Results:
     """Predicts files and writes `<name>_mask.png`, `<name>_overlay.png` and predictions.json.
 
@@ -61,6 +65,7 @@ def predict_files(
         laterality: whose left the written words mean.
         progress: called after each file.
         resume: leave out what `out` already has, from the same model and settings.
+        force: predict what is not a frontal chest X-ray as well.
     """
     out.mkdir(parents=True, exist_ok=True)
     results = Results(_settings(predictor, guidance, report, laterality))
@@ -71,7 +76,7 @@ def predict_files(
     try:
         for path, name in zip(paths, result_names(paths), strict=True):
             if str(path) not in done:
-                _predict_file(predictor, path, name, out, results, guidance, report, laterality)
+                _predict_file(predictor, path, name, out, results, guidance, report, laterality, force)
             progress()
             if time.monotonic() - saved > _SAVE_EVERY:
                 results.save(out)
@@ -90,15 +95,21 @@ def _predict_file(
     guidance: Guidance,
     report: ZoneSet | None,
     laterality: Laterality,
+    force: bool,
 ) -> None:
     try:
-        xray = read(path)
-    except ImageError as error:
+        xray = read(path, force)
+    except NotApplicableError as error:
+        results.not_applicable.append({"image": str(path), "reason": error.reason, "error": str(error)})
+        return
+    except (ImageError, MissingExtraError) as error:
         results.failed.append({"image": str(path), "error": str(error)})
         return
     prediction = predictor.predict_batch([xray], guidance, None if report is None else [report])[0]
     save_mask(prediction.mask, out / f"{name}_mask.png")
-    save_picture(overlay(xray.pixels, prediction.mask), out / f"{name}_overlay.png")
+    hung, has_sides = xray.hanging.hung, xray.laterality != "none"
+    picture = overlay(hung(xray.pixels), hung(prediction.mask), sides=has_sides)
+    save_picture(picture, out / f"{name}_overlay.png")
     results.images.append(_entry(prediction, path, name, laterality))
 
 
@@ -127,11 +138,14 @@ def _finished(out: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _entry(prediction: Prediction, path: Path, name: str, laterality: Laterality) -> dict[str, Any]:
     """One image in predictions.json."""
+    files = {"image": str(path), "mask": f"{name}_mask.png", "overlay": f"{name}_overlay.png"}
+    return {**files, **describe(prediction, laterality)}
+
+
+def describe(prediction: Prediction, laterality: Laterality) -> dict[str, Any]:
+    """All that is known of one X-ray but its pixels, ready for JSON; the zones in the canonical order."""
     xray, mask = prediction.xray, prediction.mask
     return {
-        "image": str(path),
-        "mask": f"{name}_mask.png",
-        "overlay": f"{name}_overlay.png",
         "report": prediction.report_in(laterality),
         "zones": [zone.name(laterality) for zone in prediction.zones or ()],
         "zone_probabilities": {
@@ -141,7 +155,12 @@ def _entry(prediction: Prediction, path: Path, name: str, laterality: Laterality
         "lesion_fraction": float(mask.mean()),
         "uncertainty": prediction.uncertainty,
         "size": [mask.shape[1], mask.shape[0]],
+        "view": xray.view,
         "laterality_source": xray.laterality,
+        "hanging": xray.hanging._asdict(),
+        "against": xray.against,
+        "pixel_spacing": xray.pixel_spacing,
+        "spacing_source": xray.spacing_source,
         "inverted": xray.inverted,
         "content": list(xray.content),
         "seconds": prediction.seconds,

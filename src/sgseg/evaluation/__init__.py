@@ -1,8 +1,10 @@
 """Examination: scores of masks and reports, and how sure they are. No model knows it is examined."""
 
+from sgseg.evaluation.compare import Comparison, compare, read_evaluation
 from sgseg.evaluation.examine import Evaluation, examine, picture, sheet_row
 from sgseg.evaluation.intervals import bootstrap
 from sgseg.evaluation.ledger import append_to_ledger
+from sgseg.evaluation.masks import Masks, examine_masks, find_masks, picture_of_masks
 from sgseg.evaluation.metrics import (
     Counts,
     Score,
@@ -17,24 +19,34 @@ from sgseg.evaluation.metrics import (
     pooled,
     zone_scores,
 )
+from sgseg.evaluation.text import MISSING_EXTRA, text_scores
 
 __all__ = [
+    "MISSING_EXTRA",
+    "Comparison",
     "Counts",
     "Evaluation",
+    "Masks",
     "Score",
     "Scores",
     "ZoneScores",
     "append_to_ledger",
     "bootstrap",
+    "compare",
     "count",
     "examine",
+    "examine_masks",
     "exemplars",
+    "find_masks",
     "image_dice",
     "lesion_rate",
     "per_image",
     "per_image_dice",
     "picture",
+    "picture_of_masks",
     "pooled",
+    "read_evaluation",
     "sheet_row",
+    "text_scores",
     "zone_scores",
 ]

@@ -12,10 +12,9 @@ from PIL import Image
 
 from sgseg.data import Case, load_mask
 from sgseg.errors import DataError
-from sgseg.evaluation.intervals import bootstrap
+from sgseg.evaluation.intervals import Resampled, bootstrap
 from sgseg.evaluation.metrics import (
     Counts,
-    Score,
     ZoneScores,
     count,
     exemplars,
@@ -26,17 +25,21 @@ from sgseg.evaluation.metrics import (
     pooled,
     zone_scores,
 )
+from sgseg.evaluation.text import text_scores
 from sgseg.formats import SheetRow, contact_sheet
 from sgseg.imaging import ChestXray, read
 from sgseg.inference import Prediction, Predictor
 from sgseg.reports import Guidance
+
+GIVEN = "masks"
+"""Stands for the guidance where masks were given and no model was run."""
 
 _BATCH = 16
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a predictor did on N cases under one guidance.
+    """How a predictor did on N cases under one guidance, or how masks did that were given.
 
     Attributes:
         cases: what was examined, in order.
@@ -44,7 +47,7 @@ class Evaluation:
         zones_pred, zones_true: zones of the model's own report and of the true one, (M, 6) bool, for the
             M cases whose true zones are known.
         reported: which cases those are, (N,) bool.
-        guidance: where the reports came from.
+        guidance: where the reports came from; None where masks were given.
     """
 
     cases: Sequence[Case]
@@ -52,7 +55,12 @@ class Evaluation:
     zones_pred: NDArray[np.bool_]
     zones_true: NDArray[np.bool_]
     reported: NDArray[np.bool_]
-    guidance: Guidance
+    guidance: Guidance | None
+
+    @property
+    def name(self) -> str:
+        """Of the guidance, in tables and documents."""
+        return GIVEN if self.guidance is None else self.guidance.value
 
     def summary(self) -> dict[str, Any]:
         """All scores, each with its 95 % interval over patients: {name: {"value", "low", "high"}}."""
@@ -68,12 +76,19 @@ class Evaluation:
             known = [patient for patient, has in zip(patients, self.reported, strict=True) if has]
             named = {k: v for k, v in zones._asdict().items() if k != "per_zone"}
             scores["zones"] = {name: _interval(score, known) for name, score in named.items()}
+            texts = text_scores(self.zones_pred, self.zones_true)
+            scores["text"] = {name: _interval(score, known) for name, score in texts.items()}
         return scores
 
     def per_case(self) -> list[dict[str, Any]]:
-        """Dice of every case, by name."""
+        """Name, patient, Dice and pixel counts of every case: what `sgseg.evaluation.compare` reads."""
         dice = per_image_dice(self.counts)
-        return [{"name": case.name, "dice": float(d)} for case, d in zip(self.cases, dice, strict=True)]
+        pixels = vars(self.counts)
+        return [
+            {"name": case.name, "patient": case.patient, "dice": float(dice[i])}
+            | {kind: int(values[i]) for kind, values in pixels.items()}
+            for i, case in enumerate(self.cases)
+        ]
 
 
 def examine(
@@ -107,7 +122,7 @@ def examine(
     rows: list[list[tuple[int, int, int, int]]] = [[] for _ in guidances]
     own: list[NDArray[np.bool_]] = []
     for batch in _batched(cases):
-        xrays = [read(case.image) for case in batch]
+        xrays = [read(case.image, force=True) for case in batch]  # every case counts
         truths = [load_mask(case, _shape(xray)) for case, xray in zip(batch, xrays, strict=True)]
         encoded = predictor.encode(xrays)
         own.append(encoded.zones > 0.5)
@@ -129,26 +144,33 @@ def examine(
 
 def picture(predictor: Predictor, evaluation: Evaluation) -> Image.Image:
     """Best, median and worst case, side by side."""
-    dice = per_image_dice(evaluation.counts)
-    rows = []
-    for label, position in exemplars(dice).items():
-        case = evaluation.cases[position]
-        xray = read(case.image)
-        reports = _reports([case], evaluation.guidance)
-        prediction = predictor.predict_batch([xray], evaluation.guidance, reports)[0]
-        rows.append(sheet_row(f"{label}: {case.name}", prediction, load_mask(case, _shape(xray))))
-    name = f"{predictor.runtime.identity.name}, guidance {evaluation.guidance.value}, {len(dice)} cases"
-    return contact_sheet(rows, f"Best, median and worst: {name}")
+    guidance = evaluation.guidance or predictor.runtime.guidance
+
+    def row(label: str, case: Case) -> SheetRow:
+        xray = read(case.image, force=True)
+        prediction = predictor.predict_batch([xray], guidance, _reports([case], guidance))[0]
+        return sheet_row(label, prediction, load_mask(case, _shape(xray)))
+
+    return exemplar_sheet(evaluation, f"{predictor.runtime.identity.name}, guidance {guidance.value}", row)
+
+
+def exemplar_sheet(evaluation: Evaluation, name: str, row: Callable[[str, Case], SheetRow]) -> Image.Image:
+    """A sheet of the best, the median and the worst case of whatever is named."""
+    chosen = exemplars(per_image_dice(evaluation.counts)).items()
+    cases = evaluation.cases
+    rows = [row(f"{label}: {cases[position].name}", cases[position]) for label, position in chosen]
+    return contact_sheet(rows, f"Best, median and worst: {name}, {len(cases)} cases")
 
 
 def sheet_row(label: str, prediction: Prediction, truth: NDArray[np.bool_]) -> SheetRow:
     """A prediction beside the truth, for a contact sheet."""
     dice = image_dice(prediction.mask, truth)
+    hung = prediction.xray.hanging.hung
     return SheetRow(
         label,
-        prediction.xray.pixels,
-        truth,
-        prediction.mask,
+        hung(prediction.xray.pixels),
+        hung(truth),
+        hung(prediction.mask),
         prediction.zone_probabilities,
         prediction.report,
         dice,
@@ -168,6 +190,6 @@ def _shape(xray: ChestXray) -> tuple[int, int]:
     return height, width
 
 
-def _interval(score: Score, patients: Sequence[str]) -> dict[str, float]:
+def _interval(score: Resampled, patients: Sequence[str]) -> dict[str, float]:
     low, high = bootstrap(score, patients)
-    return {"value": float(score), "low": low, "high": high}
+    return {"value": float(score.of(score.summands.sum(0))), "low": low, "high": high}

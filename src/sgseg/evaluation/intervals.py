@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sgseg.evaluation.metrics import Score, ratio
+
+class Resampled(Protocol):
+    """A number that follows from sums over images, so that it can be had for any choice of images."""
+
+    @property
+    def summands(self) -> NDArray[np.float64]:
+        """What is summed, (N, K) for N images."""
+
+    def of(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The number for sums over other images, (..., K) -> (...)."""
 
 
 def bootstrap(
-    score: Score, groups: Sequence[str], seed: int = 0, resamples: int = 1000, level: float = 0.95
+    score: Resampled, groups: Sequence[str], seed: int = 0, resamples: int = 1000, level: float = 0.95
 ) -> tuple[float, float]:
     """The percentile bootstrap interval of a score, over patients.
 
@@ -19,7 +30,7 @@ def bootstrap(
     interval of no width, which means "unknown" rather than "certain".
 
     Args:
-        score: any score of `sgseg.evaluation.metrics`, over N images.
+        score: any score of `sgseg.evaluation`, over N images.
         groups: the patient of each image, N names.
         seed: of the draws; the same seed and groups draw the same patients, whatever the score.
         resamples: how often to draw.
@@ -31,13 +42,24 @@ def bootstrap(
     Raises:
         ValueError: there is not one group per image.
     """
-    if len(groups) != len(score.numerator):
-        raise ValueError(f"{len(groups)} groups for {len(score.numerator)} images")
-    names, patient = np.unique(groups, return_inverse=True)
-    sums = np.zeros((len(names), 2))
-    np.add.at(sums, patient, np.stack([score.numerator, score.denominator], axis=1))
+    sums = group_sums(score, groups)
     random = np.random.default_rng(seed)
     # One draw at a time: memory stays small for archives, and 1000 draws of 2,000 patients take 0.1 s.
     draws = np.array([sums[random.integers(len(sums), size=len(sums))].sum(0) for _ in range(resamples)])
-    low, high = np.quantile(ratio(draws[:, 0], draws[:, 1]), [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(score.of(draws), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def group_sums(score: Resampled, groups: Sequence[str]) -> NDArray[np.float64]:
+    """The summands of each patient's images, added up: (P, K) for P patients, in the order of their names.
+
+    Raises:
+        ValueError: there is not one group per image.
+    """
+    summands = score.summands
+    if len(groups) != len(summands):
+        raise ValueError(f"{len(groups)} groups for {len(summands)} images")
+    names, patient = np.unique(groups, return_inverse=True)
+    sums = np.zeros((len(names), summands.shape[1]))
+    np.add.at(sums, patient, summands)
+    return sums

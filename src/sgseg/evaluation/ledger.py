@@ -34,7 +34,7 @@ def append_to_ledger(path: Path, evaluations: Sequence[Evaluation], model: Ident
                     *model,
                     data.name,
                 ]
-                + [len(evaluation.cases), evaluation.guidance.value]
+                + [len(evaluation.cases), evaluation.name]
                 + [f"{score:.4f}" for score in scores]
             )
 

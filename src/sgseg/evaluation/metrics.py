@@ -1,7 +1,7 @@
 """Scores from counts: of masks, pixel by pixel, and of reports, zone by zone.
 
-Every score is a sum over images divided by a sum over images, so one class, `Score`, holds them all and
-one bootstrap (`sgseg.evaluation.intervals`) gives all their intervals.
+Every score is a sum over images divided by a sum over images, so one class, `Score`, holds them all, and
+as it keeps its summands, one bootstrap (`sgseg.evaluation.intervals`) gives all their intervals.
 
 "Dice" means two things in the literature, and they differ by points. `pooled` takes all pixels of a
 split together, as the paper does; `per_image` is the mean over images. Where there is nothing to find and
@@ -44,6 +44,15 @@ class Score(float):
         score = super().__new__(cls, ratio(upper.sum(keepdims=True), lower.sum(keepdims=True))[0])
         score.numerator, score.denominator = upper, lower
         return score
+
+    @property
+    def summands(self) -> NDArray[np.float64]:
+        """Numerator and denominator of each image, (N, 2)."""
+        return np.stack([self.numerator, self.denominator], axis=1)
+
+    def of(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The score of other sums of such summands: (..., 2) -> (...)."""
+        return ratio(sums[..., 0], sums[..., 1])
 
 
 def count(mask_pred: NDArray[np.bool_], mask_true: NDArray[np.bool_]) -> tuple[int, int, int, int]:
@@ -93,6 +102,16 @@ class Counts:
 
     def __len__(self) -> int:
         return len(self.tp)
+
+    @property
+    def lesion(self) -> NDArray[np.int64]:
+        """True lesion pixels of each image."""
+        return self.tp + self.fn
+
+    @property
+    def size(self) -> NDArray[np.int64]:
+        """All pixels of each image."""
+        return self.lesion + self.fp + self.tn
 
 
 class Scores(NamedTuple):

@@ -1,7 +1,8 @@
 """Results as files and pictures: masks, overlays, contact sheets, JSON."""
 
 from sgseg.formats.atomic import atomic
-from sgseg.formats.mask import save_mask, save_picture
+from sgseg.formats.audit import save_audit
+from sgseg.formats.mask import png_bytes, run_lengths, save_mask, save_picture
 from sgseg.formats.overlay import overlay
 from sgseg.formats.predictions import write_json
 from sgseg.formats.sheet import SheetRow, contact_sheet
@@ -12,6 +13,9 @@ __all__ = [
     "atomic",
     "contact_sheet",
     "overlay",
+    "png_bytes",
+    "run_lengths",
+    "save_audit",
     "save_mask",
     "save_picture",
     "write_json",

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sgseg.errors import ImageError
 from sgseg.imaging.geometry import UNIFORM, Box, content_box
+from sgseg.imaging.hanging import STANDARD, Hanging
 from sgseg.imaging.polarity import is_inverted
 
 SMALLEST = 32
 """Pixels a side below which a picture shows no lung zones."""
 
+MOST_PIXELS = 100_000_000
+"""Larger than any detector; a header that claims more is refused unread."""
+
+LateralitySource = Literal["assumed", "tagged", "none"]
+"""How it is known which side is which: as most hang; by the file's tags; a lateral view has no sides."""
+
 _HUGE = 1e30  # differences still fit float32
+
+_MOSTLY = 0.5  # of the span: one of eight bits unused
 
 _LUMINANCE = np.array((299, 587, 114))  # thousandths, so that grey in three channels stays exactly that grey
 
@@ -26,13 +35,16 @@ class ChestXray:
     """A chest X-ray, bones bright.
 
     Attributes:
-        pixels: (H, W) float32 in [0, 1] at the file's own size, read-only.
+        pixels: (H, W) float32 in [0, 1] in the file's own rows and columns, read-only.
         content: the area left after uniform borders are taken off.
-        inverted: the file had the bones dark and was turned round.
+        inverted: the file's greys were turned round: a negative, or DICOM's MONOCHROME1.
         path: the file, if there was one.
         pixel_spacing: millimetres per pixel, (row, column), if known.
+        spacing_source: the DICOM attribute it is from; "ImagerPixelSpacing" is that of the detector's plane.
         view: for example "PA", if known.
-        laterality: how it is known which side is which; "assumed": hung the standard way.
+        hanging: how it is turned to hang the standard way, which is how networks and people see it.
+        laterality: how it is known which side is which.
+        against: why it is not a frontal chest X-ray, if it was read by force.
     """
 
     pixels: NDArray[np.float32]
@@ -40,16 +52,27 @@ class ChestXray:
     inverted: bool = False
     path: Path | None = None
     pixel_spacing: tuple[float, float] | None = None
+    spacing_source: str | None = None
     view: str | None = None
-    laterality: str = "assumed"
+    hanging: Hanging = STANDARD
+    laterality: LateralitySource = "assumed"
+    against: str | None = None
 
     @classmethod
-    def from_array(cls, array: NDArray[Any], path: Path | None = None) -> ChestXray:
+    def from_array(
+        cls,
+        array: NDArray[Any],
+        path: Path | None = None,
+        negative: bool | None = None,
+        span: tuple[float, float] | None = None,
+    ) -> ChestXray:
         """From plain pixels: greys are scaled, borders found, a negative turned round.
 
         Args:
             array: (H, W), or (H, W, 3) or (H, W, 4) in colour; uint8, another integer type, bool or float.
             path: the file it came from, for error messages.
+            negative: whether the bones are dark; None judges by the picture.
+            span: the lowest and the highest grey there can be, if known.
 
         Raises:
             ImageError: the array cannot be a chest X-ray.
@@ -58,11 +81,11 @@ class ChestXray:
         array = np.asarray(array)
         _check(array, name)
         greys = array if array.ndim == 2 else _luminance(array)
-        pixels, content = _scaled(greys, is_8bit=array.dtype == np.uint8)
+        pixels, content = _scaled(greys, array.dtype == np.uint8, span)
         inside = pixels[content.slices]
         if np.ptp(inside) <= UNIFORM:
             raise ImageError(f"{name} is one uniform grey; check how it was exported")
-        inverted = is_inverted(inside)
+        inverted = is_inverted(inside) if negative is None else negative
         if inverted:
             pixels = 1 - pixels
         pixels.flags.writeable = False
@@ -93,12 +116,15 @@ def _luminance(array: NDArray[Any]) -> NDArray[np.float32]:
     return greys.astype(np.float32)
 
 
-def _scaled(greys: NDArray[Any], is_8bit: bool) -> tuple[NDArray[np.float32], Box]:
+def _scaled(
+    greys: NDArray[Any], is_8bit: bool, span: tuple[float, float] | None
+) -> tuple[NDArray[np.float32], Box]:
     """Greys to float32 in [0, 1], and the content.
 
     Networks standardise each image, so a linear scale changes nothing; only clipping does. 8-bit
     greys are kept as they are. Others (12 bits in 16, floats) are stretched over the range of the
-    content, so that neither an unused range nor a border of an extreme value eats the contrast.
+    content, so that neither an unused range nor a border of an extreme value eats the contrast; unless they
+    fill most of a known span: scaled by that, a file of 12 bits comes out as its 8-bit twin does.
     """
     values = greys.astype(np.float32)
     if is_8bit:
@@ -106,7 +132,10 @@ def _scaled(greys: NDArray[Any], is_8bit: bool) -> tuple[NDArray[np.float32], Bo
         return values, content_box(values)
     # The range needs the content and the content the range; but a border of deep greys is exactly uniform.
     likely = content_box(values, tolerance=0)
-    values = _stretched(values, *_range(values[likely.slices]))
+    lowest, highest = _range(values[likely.slices])
+    if span is not None and highest - lowest >= _MOSTLY * (span[1] - span[0]):
+        lowest, highest = span
+    values = _stretched(values, lowest, highest)
     return values, content_box(values)
 
 

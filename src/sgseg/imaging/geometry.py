@@ -1,7 +1,8 @@
 """Which part of a picture is X-ray, and the way from there to the network's square and back.
 
 QaTa-COV19's images were squashed to a square without regard to their aspect ratio, so `fit` does the
-same: it crops to the content and resizes both sides to `size`. `restore` is the way back.
+same: it crops to the content, hangs it the standard way and resizes both sides to `size`. `restore` is the
+way back.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from sgseg.imaging.hanging import STANDARD, Hanging
 
 if TYPE_CHECKING:
     from sgseg.imaging.chestxray import ChestXray
@@ -88,7 +91,7 @@ def _bar(lines: NDArray[np.float32], start: int, tolerance: float) -> int:
 
 
 def fit(xray: ChestXray, size: int) -> NDArray[np.uint8]:
-    """The X-ray as the network takes it: cropped to its content and squashed to a square.
+    """The X-ray as the network takes it: its content, hung the standard way and squashed to a square.
 
     Args:
         xray: any size and shape.
@@ -97,22 +100,25 @@ def fit(xray: ChestXray, size: int) -> NDArray[np.uint8]:
     Returns:
         (size, size) uint8. An 8-bit picture of this size without borders comes out bit for bit.
     """
-    square = _resize(xray.pixels[xray.content.slices], size, size)
+    square = _resize(xray.hanging.hung(xray.pixels[xray.content.slices]), size, size)
     return np.rint(square * 255).astype(np.uint8)
 
 
-def fit_mask(mask: NDArray[np.bool_], content: Box, size: int) -> NDArray[np.bool_]:
+def fit_mask(
+    mask: NDArray[np.bool_], content: Box, size: int, hanging: Hanging = STANDARD
+) -> NDArray[np.bool_]:
     """A mask drawn on the X-ray, through the same geometry as `fit`.
 
     Args:
         mask: (H, W) bool at the X-ray's own size.
         content: the X-ray's `content`.
         size: side of the square in pixels.
+        hanging: the X-ray's `hanging`.
 
     Returns:
         (size, size) bool: pixels that the mask covers by half or more.
     """
-    return _resize(mask[content.slices].astype(np.float32), size, size) >= 0.5
+    return _resize(hanging.hung(mask[content.slices]).astype(np.float32), size, size) >= 0.5
 
 
 def restore(probability: NDArray[np.float32], xray: ChestXray) -> NDArray[np.float32]:
@@ -123,10 +129,11 @@ def restore(probability: NDArray[np.float32], xray: ChestXray) -> NDArray[np.flo
         xray: the X-ray that was fitted.
 
     Returns:
-        (H, W) float32 at the X-ray's own size; zero outside its content.
+        (H, W) float32 in the X-ray's own rows and columns; zero outside its content.
     """
     whole = np.zeros(xray.pixels.shape, dtype=np.float32)
-    whole[xray.content.slices] = _resize(probability, xray.content.height, xray.content.width)
+    height, width = xray.hanging.hung(whole[xray.content.slices]).shape
+    whole[xray.content.slices] = xray.hanging.stored(_resize(probability, height, width))
     return whole
 
 

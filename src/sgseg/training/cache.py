@@ -79,9 +79,9 @@ def _decode(cases: Sequence[Case], size: int, images_path: Path, masks_path: Pat
     images = np.empty((len(cases), size, size), dtype=np.uint8)
     masks = np.empty_like(images)
     for i, case in enumerate(track(cases, description=f"decoding at {size} px", transient=True)):
-        xray = read(case.image)
+        xray = read(case.image, force=True)  # what is in a data set, its owner wants in
         images[i] = fit(xray, size)
-        masks[i] = fit_mask(load_mask(case, xray.pixels.shape), xray.content, size)
+        masks[i] = fit_mask(load_mask(case, xray.pixels.shape), xray.content, size, xray.hanging)
     for path, array in ((images_path, images), (masks_path, masks)):
         with atomic(path) as temporary:
             np.save(temporary, array)
