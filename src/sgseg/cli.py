@@ -16,10 +16,15 @@ from sgseg.anatomy import Laterality
 from sgseg.errors import ConfigError, MissingExtraError, SGSegError
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from sgseg.batch import Results
     from sgseg.batch.refine import Refined
     from sgseg.convert import Conversion
-    from sgseg.inference import Predictor
+    from sgseg.data import Case
+    from sgseg.data.audit import Audit
+    from sgseg.evaluation import Comparison, Evaluation
+    from sgseg.inference import Identity, Predictor
     from sgseg.reports import Guidance
 
 app = typer.Typer(
@@ -54,9 +59,13 @@ def predict(
         float, typer.Option(min=0, max=1, help="Probability above which it is lesion.")
     ] = 0.5,
     resume: Annotated[bool, typer.Option("--resume", help="Leave out what OUT already has.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Predict other pictures as well.")] = False,
     model: Annotated[Path | None, typer.Option(help="Another artefact than the shipped one.")] = None,
 ) -> None:
     """Find the lesions in chest X-rays; writes masks, overlays and predictions.json.
+
+    What is not a frontal chest X-ray is listed and left out. Exit code 1: a file could not be read, or
+    nothing was predicted.
 
     Example: sgseg predict xrays/ --out results --report "lower right lung"
     """
@@ -72,9 +81,9 @@ def predict(
         raise ConfigError("--guidance text needs --report")
     paths = find_images(images)
     with _interruptible("the same command and --resume"), _progress("predicting", len(paths)) as advance:
-        results = predict_files(predictor, paths, out, source, zones, laterality, advance, resume)
+        results = predict_files(predictor, paths, out, source, zones, laterality, advance, resume, force)
     _print_results(results, out)
-    if results.failed:
+    if results.failed or not results.images:
         raise typer.Exit(1)
 
 
@@ -86,6 +95,9 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N cases.")] = None,
     run: Annotated[Path | None, typer.Option(help="A training run instead of the shipped model.")] = None,
     model: Annotated[Path | None, typer.Option(help="Another artefact than the shipped one.")] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Folder of masks, written by any program, instead of a model.")
+    ] = None,
     threshold: Annotated[float, typer.Option(min=0, max=1)] = 0.5,
     json_file: Annotated[str | None, typer.Option("--json", help="Write all numbers; - for stdout.")] = None,
     picture: Annotated[Path, typer.Option(help="Best, median, worst case.")] = Path("evaluation.png"),
@@ -93,44 +105,57 @@ def evaluate(
         "results/test-ledger.csv"
     ),
 ) -> None:
-    """Score the model on a data set, through the same predictor that users run.
+    """Score the model on a data set, through the same predictor that users run, or masks that are there.
 
-    Example: sgseg evaluate --data QaTa --split test --guidance self
+    Examples: sgseg evaluate --data QaTa --split test --guidance self
+
+    sgseg evaluate --data QaTa --split test --predictions masks/
     """
     from sgseg.data import read_cases
-    from sgseg.evaluation import append_to_ledger, examine
-    from sgseg.evaluation import picture as draw
+    from sgseg.evaluation import append_to_ledger
     from sgseg.formats import save_picture
-    from sgseg.reports import Guidance
 
-    predictor = _predictor(run, model, threshold)
-    cases = read_cases(data, split)[:limit]
-    has_reports = all(case.zones is not None for case in cases)
-    impossible = set() if has_reports else {Guidance.TEXT}
-    if not predictor.runtime.writes_reports:
-        impossible |= {Guidance.SELF, Guidance.SELF_SOFT}
-    everything = [g for g in Guidance if g not in impossible]
-    guidances = everything if guidance == "all" else [_guidance(guidance) or predictor.runtime.guidance]
-    with _progress("evaluating", len(cases)) as advance:
-        evaluations = examine(predictor, cases, guidances, advance)
+    if predictions is None:
+        predictor = _predictor(run, model, threshold)
+        cases = read_cases(data, split)[:limit]
+        examined = _examine(predictor, cases, guidance)
+    else:
+        _refuse_beside_predictions(run, model, guidance, threshold)
+        cases = read_cases(data, split)[:limit]
+        examined = _examine_masks(predictions, cases, tell_extra=limit is None)
+    identity, evaluations, sheet = examined
     if split == "test" and limit is None and ledger.parent.is_dir():
-        append_to_ledger(ledger, evaluations, predictor.runtime.identity, data)
+        append_to_ledger(ledger, evaluations, identity, data)
     document = {
-        "model": predictor.runtime.identity._asdict(),
+        "model": identity._asdict(),
         "data": {"name": data.resolve().name, "split": split, "cases": len(cases), "limit": limit},
-        "threshold": threshold,
-        "guidance": {e.guidance.value: {**e.summary(), "cases": e.per_case()} for e in evaluations},
+        "threshold": threshold if predictions is None else None,
+        "guidance": {e.name: {**e.summary(), "cases": e.per_case()} for e in evaluations},
     }
     _print_evaluation(document, to_stderr=json_file == "-")
-    best = next((e for e in evaluations if e.guidance is predictor.runtime.guidance), evaluations[0])
-    save_picture(draw(predictor, best), picture)
+    save_picture(sheet, picture)
     _say(f"best, median and worst case: {picture}")
-    if json_file == "-":
-        print(json.dumps(document, indent=2))
-    elif json_file is not None:
-        from sgseg.formats import write_json
+    _write_document(document, json_file)
 
-        write_json(Path(json_file), document)
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="What sgseg evaluate --json wrote.", metavar="A[:GUIDANCE]")],
+    b: Annotated[str, typer.Argument(help="The same, of another system.", metavar="B[:GUIDANCE]")],
+    guidance: Annotated[str | None, typer.Option(help="Where A and B have several and name none.")] = None,
+    json_file: Annotated[str | None, typer.Option("--json", help="Write all numbers; - for stdout.")] = None,
+) -> None:
+    """Tell whether one system's masks are better than another's, by a paired test over patients.
+
+    Example: sgseg compare ours.json theirs.json --guidance self
+    """
+    from sgseg.evaluation import compare as pair
+    from sgseg.evaluation import read_evaluation
+
+    of_a, of_b = (read_evaluation(*_file_and_guidance(text, guidance)) for text in (a, b))
+    comparison = pair(of_a, of_b)
+    _print_comparison(comparison, to_stderr=json_file == "-")
+    _write_document(comparison.document(), json_file)
 
 
 @app.command()
@@ -141,6 +166,45 @@ def demo(out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = P
     with _progress("predicting", len(SEEDS)) as advance:
         sheet = demonstrate(sgseg.load(), out, advance)
     print(f"look at {sheet.resolve()}")
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0: all of them.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="SGSEG_API_KEY", help="That clients must send; best set as variable.")
+    ] = None,
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="Probability above which it is lesion.")
+    ] = 0.5,
+    model: Annotated[Path | None, typer.Option(help="Another artefact than the shipped one.")] = None,
+    upload_mib: Annotated[int, typer.Option(min=1, help="Largest request.")] = 32,
+    megapixels: Annotated[int, typer.Option(min=1, max=100, help="Largest image.")] = 25,
+    requests: Annotated[int, typer.Option(min=1, help="Answered at once; more are told to wait.")] = 32,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds for one request.")] = 30,
+    kept_images: Annotated[int, typer.Option(min=1, help="Kept in memory for corrections.")] = 32,
+) -> None:
+    """Serve predictions over HTTP, and the viewer in which they can be corrected.
+
+    Example: sgseg serve, then open http://127.0.0.1:8000
+    """
+    try:
+        from sgseg.serving import Limits, run
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f"serving (it found no {error.name})", "serve") from error
+    limits = Limits(
+        upload_bytes=upload_mib * 2**20,
+        pixels=megapixels * 1_000_000,
+        requests=requests,
+        seconds=timeout,
+        kept_images=kept_images,
+    )
+    predictor = sgseg.load(model, threshold=threshold)
+    if not api_key and host not in ("127.0.0.1", "::1", "localhost"):
+        _say(f"sgseg: whoever reaches {host}:{port} can use this service; set SGSEG_API_KEY to ask for a key")
+    print(f"serving at http://{host}:{port}, not for clinical use; stop with Ctrl-C", flush=True)
+    run(predictor, host, port, limits, api_key or None)
 
 
 @app.command()
@@ -199,6 +263,32 @@ def convert(
     print(f"converted: {out}; score it with: sgseg evaluate --data QaTa --run {out}")
 
 
+@app.command()
+def reproduce(
+    table: Annotated[str, typer.Argument(help="table1 or table2.")],
+    data: Annotated[Path | None, typer.Option(help="QaTa-COV19; the preset smoke draws its own.")] = None,
+    preset: Annotated[str, typer.Option(help="paper (a GPU), cpu, or smoke.")] = "cpu",
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    runs: Annotated[Path, typer.Option(help="Folder for the training runs.")] = Path("runs"),
+    results: Annotated[Path, typer.Option(help="Folder for the tables.")] = Path("results"),
+) -> None:
+    """Make a table of the paper: train every system in it that is not trained yet, and examine it.
+
+    Example: sgseg reproduce table1 --preset cpu --data QaTa
+    """
+    with _workshop("reproducing"):
+        from sgseg import reproduce as tables
+    if table not in tables.TABLES or preset not in tables.PRESETS:
+        raise ConfigError(
+            f"there is no {table} with preset {preset}; give one of {', '.join(tables.TABLES)} and one of "
+            f"{', '.join(tables.PRESETS)}"
+        )
+    with _interruptible("the same command"):
+        path = tables.reproduce(table, preset, data, seed, runs, results, _say)
+    print(path.read_text(encoding="utf-8"))
+    print(f"written: {path}")
+
+
 @data_app.command("phantom")
 def data_phantom(
     out: Annotated[Path, typer.Argument(help="A new folder.")],
@@ -232,6 +322,26 @@ def data_pseudo_label(
     summary = label_dataset(data, out, encoder, min_cluster_size)
     _print_pseudo_labels(summary)
     print(f"labelled: {out}; train on it with: sgseg train sgseg-compact data.root={out}")
+
+
+@data_app.command("audit")
+def data_audit(
+    data: Annotated[Path, typer.Argument(help="Data set.")],
+    out: Annotated[Path, typer.Option(help="Folder for audit.html, which shows its images, and audit.json.")],
+) -> None:
+    """Look for what would mislead training: duplicates, patients in two splits, reports of the other side.
+
+    Example: sgseg data audit QaTa --out audit
+    """
+    from sgseg.data.audit import audit, list_cases
+    from sgseg.formats import save_audit
+
+    listing = list_cases(data)
+    with _progress("looking", len(listing)) as advance:
+        audited = audit(listing, advance)
+    page = save_audit(audited, out)
+    _print_audit(audited)
+    print(f"look at {page.resolve()}")
 
 
 @data_app.command("refine")
@@ -304,6 +414,66 @@ def _predictor(run: Path | None, model: Path | None, threshold: float) -> Predic
     return Predictor(TorchRuntime.of_run(run), threshold)
 
 
+def _examine(
+    predictor: Predictor, cases: list[Case], guidance: str
+) -> tuple[Identity, list[Evaluation], Image.Image]:
+    """Who was examined, how it did, and the picture of it."""
+    from sgseg.evaluation import MISSING_EXTRA, examine, picture
+    from sgseg.reports import Guidance
+
+    runtime = predictor.runtime
+    impossible = set() if all(case.zones is not None for case in cases) else {Guidance.TEXT}
+    if not runtime.writes_reports:
+        impossible |= {Guidance.SELF, Guidance.SELF_SOFT}
+    everything = [g for g in Guidance if g not in impossible]
+    guidances = everything if guidance == "all" else [_guidance(guidance) or runtime.guidance]
+    with _progress("evaluating", len(cases)) as advance:
+        evaluations = examine(predictor, cases, guidances, advance)
+    if MISSING_EXTRA is not None and evaluations[0].reported.any():
+        _say(f"sgseg: left out: {MISSING_EXTRA}")
+    best = next((e for e in evaluations if e.guidance is runtime.guidance), evaluations[0])
+    return runtime.identity, evaluations, picture(predictor, best)
+
+
+def _examine_masks(
+    folder: Path, cases: list[Case], tell_extra: bool
+) -> tuple[Identity, list[Evaluation], Image.Image]:
+    """The same of masks that are there."""
+    from sgseg.evaluation import examine_masks, find_masks, picture_of_masks
+    from sgseg.inference import Identity
+
+    masks = find_masks(folder, cases)
+    if tell_extra and masks.extra:
+        some = ", ".join(path.name for path in masks.extra[:3])
+        _say(f"sgseg: left out: {len(masks.extra):,} files in {folder} that are no case's mask: {some}, …")
+    with _progress("evaluating", len(cases)) as advance:
+        evaluation = examine_masks(masks, cases, advance)
+    return Identity(folder.resolve().name, "", ""), [evaluation], picture_of_masks(masks, evaluation)
+
+
+def _refuse_beside_predictions(run: Path | None, model: Path | None, guidance: str, threshold: float) -> None:
+    given = {"--run": run, "--model": model, "--guidance": guidance != "all", "--threshold": threshold != 0.5}
+    if useless := [option for option, value in given.items() if value]:
+        raise ConfigError(f"--predictions scores masks as they are; leave out {', '.join(useless)}")
+
+
+def _file_and_guidance(text: str, guidance: str | None) -> tuple[Path, str | None]:
+    """FILE:GUIDANCE taken apart; a file whose name has a colon stays whole."""
+    file, colon, named = text.rpartition(":")
+    if not colon or Path(text).is_file():
+        return Path(text), guidance
+    return Path(file), named
+
+
+def _write_document(document: dict[str, Any], json_file: str | None) -> None:
+    if json_file == "-":
+        print(json.dumps(document, indent=2))
+    elif json_file is not None:
+        from sgseg.formats import write_json
+
+        write_json(Path(json_file), document)
+
+
 @contextmanager
 def _progress(what: str, total: int) -> Iterator[Callable[[], None]]:
     """A bar with the time left, on stderr; only in a terminal."""
@@ -338,10 +508,14 @@ def _print_results(results: Results, out: Path) -> None:
         soft_wrap=True,
         highlight=False,
     )
+    for other in results.not_applicable:
+        _say(f"sgseg: {other['error']}")
     for failure in results.failed:
         _say(f"sgseg: {failure['error']}")
+    total = len(results.images) + len(results.not_applicable) + len(results.failed)
+    if results.not_applicable:
+        _say(f"sgseg: {len(results.not_applicable)} of {total} are no frontal chest X-rays and left out")
     if results.failed:
-        total = len(results.failed) + len(results.images)
         _say(f"sgseg: {len(results.failed)} of {total} could not be predicted")
 
 
@@ -350,11 +524,14 @@ def _print_evaluation(document: dict[str, Any], to_stderr: bool) -> None:
     from rich.table import Table
 
     model, data = document["model"], document["data"]
-    title = f"{model['name']} {model['version']} on {data['name']}/{data['split']}, {data['cases']} cases"
+    name = f"{model['name']} {model['version']}".rstrip()
+    title = f"{name} on {data['name']}/{data['split']}, {data['cases']} cases"
     if data["limit"]:
         title += " (the first ones only)"
-    table = Table("", *document["guidance"], title=f"{title}, threshold {document['threshold']}", box=None)
-    groups = ("pooled", "per_image", "zones")
+    if document["threshold"] is not None:
+        title += f", threshold {document['threshold']}"
+    table = Table("", *document["guidance"], title=title, box=None)
+    groups = ("pooled", "per_image", "zones", "text")
     first = next(iter(document["guidance"].values()))
     for group in (g for g in groups if g in first):
         for name in first[group]:
@@ -363,6 +540,34 @@ def _print_evaluation(document: dict[str, Any], to_stderr: bool) -> None:
     cells = (_cell(scores["images_with_a_lesion_predicted"]) for scores in document["guidance"].values())
     table.add_row("images with a lesion", *cells)
     Console(stderr=to_stderr, width=None if sys.stdout.isatty() else 140).print(table)
+
+
+def _print_audit(audit: Audit) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from sgseg.data.audit import CHECKS
+
+    table = Table(f"{len(audit.cases):,} cases", "found", box=None)
+    for key, found in audit.findings.items():
+        table.add_row(CHECKS[key].title, f"{len(found):,}")
+    Console().print(table)
+
+
+def _print_comparison(comparison: Comparison, to_stderr: bool) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    title = f"{comparison.cases:,} cases of {comparison.patients:,} patients, split {comparison.split}"
+    table = Table("", "A", "B", "A − B", "95 % interval", "p", title=title, box=None)
+    for name, score in comparison.scores.items():
+        interval = f"{score.low:+.4f} … {score.high:+.4f}"
+        values = (f"{score.a:.4f}", f"{score.b:.4f}", f"{score.difference:+.4f}", interval, f"{score.p:.4f}")
+        table.add_row(name, *values)
+    console = Console(stderr=to_stderr, width=None if sys.stdout.isatty() else 140)
+    console.print(f"A: {escape(comparison.a)}\nB: {escape(comparison.b)}", highlight=False, soft_wrap=True)
+    console.print(table)
 
 
 def _print_conversion(conversion: Conversion) -> None:
