@@ -705,6 +705,8 @@ def test_predict_lists_what_is_not_applicable(
     assert code == 0
     assert document["images"][0]["against"] == "its view is LL"
     assert document["images"][0]["laterality_source"] == "none"
+    assert document["images"][0]["report"] == "" and document["images"][0]["zones"] == []
+    assert set(document["images"][0]["zone_probabilities"].values()) == {None}
 
     code, document = predict(str(medium), "--force")
     assert code == 1 and len(document["images"]) == 2

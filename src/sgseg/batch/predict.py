@@ -147,9 +147,9 @@ def describe(prediction: Prediction, laterality: Laterality) -> dict[str, Any]:
     xray, mask = prediction.xray, prediction.mask
     return {
         "report": prediction.report_in(laterality),
-        "zones": [zone.name(laterality) for zone in prediction.zones or ()],
+        "zones": [zone.name(laterality) for zone in prediction.zones or () if prediction.has_sides],
         "zone_probabilities": {
-            zone.name(laterality): None if math.isnan(p) else p
+            zone.name(laterality): None if math.isnan(p) or not prediction.has_sides else p
             for zone, p in zip(ZONES, prediction.zone_probabilities, strict=True)
         },
         "lesion_fraction": float(mask.mean()),

@@ -46,12 +46,17 @@ class Prediction:
 
     @property
     def report(self) -> str:
-        """The report in the patient's laterality, as a clinician reads it; empty if there is none."""
+        """The report in the patient's laterality, as a clinician reads it; empty as in `report_in`."""
         return self.report_in(Laterality.PATIENT)
 
     def report_in(self, laterality: Laterality) -> str:
-        """The report in either laterality."""
-        return "" if self.zones is None else write(self.zones, laterality)
+        """The report in either laterality; empty if there is none, or if the view has no left and right."""
+        return "" if self.zones is None or not self.has_sides else write(self.zones, laterality)
+
+    @property
+    def has_sides(self) -> bool:
+        """Whether the picture has a left and a right; a lateral view, which can be forced, has not."""
+        return self.xray.laterality != "none"
 
     @property
     def uncertainty(self) -> float:
