@@ -50,7 +50,10 @@ def test_interrupted_prediction_keeps_what_it_has(tmp_path: Path) -> None:
             path.symlink_to(tmp_path / "in" / "000.png")
     out = tmp_path / "out"
     process = subprocess.Popen(
-        [*_COMMAND, "predict", str(tmp_path / "in"), "--out", str(out)], stderr=subprocess.PIPE, text=True
+        [*_COMMAND, "predict", str(tmp_path / "in"), "--out", str(out)],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # nohup has it ignored
     )
     while not list(out.glob("*_overlay.png")):
         time.sleep(0.02)
