@@ -26,10 +26,10 @@ from torch import Tensor
 from torch.serialization import safe_globals
 from transformers import BertTokenizer
 
-from sgseg.anatomy import N_ZONESETS, Laterality, ZoneSet
+from sgseg.anatomy import Laterality
 from sgseg.errors import ConfigError
 from sgseg.formats import atomic, write_json
-from sgseg.reports import write
+from sgseg.reports import all_reports
 from sgseg.training import hub
 from sgseg.training.config import Config, Network, Stage
 from sgseg.training.networks import WEIGHTS, build, tokenize
@@ -299,10 +299,9 @@ def _report_table(hub_folder: Path | None) -> dict[str, Tensor]:
     Raises:
         ConfigError: CXR-BERT's vocabulary is not to be had.
     """
-    texts = [write(ZoneSet(index), Laterality.IMAGE) for index in range(N_ZONESETS)]
     try:
         tokenizer = hub.CXR_BERT.load(BertTokenizer, hub_folder)
-        ids, mask = tokenize(tokenizer, texts)
+        ids, mask = tokenize(tokenizer, all_reports(Laterality.IMAGE))
     except hub.HubError as error:
         raise ConfigError(_vocabulary_wanted(hub_folder)) from error
     if (ids == tokenizer.unk_token_id).any():  # where vocab.txt is missing, transformers makes an empty one

@@ -61,7 +61,6 @@ class Row:
 
 
 _TRUE_REPORTS = ("reports.true=1", "reports.corrupted=0", "reports.unguided=false", "monitor=text")
-_COMPACT = ("network={}",)
 
 RUNS: dict[str, tuple[str, ...]] = {
     "unet": ("model=unet",),
@@ -76,7 +75,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "attention-unet-imagenet": ("model=attention-unet-imagenet",),
     "nnunet": ("model=nnunet",),
     "prototypes": ("model=prototypes",),
-    "sgseg": ("model=sgseg-compact", *_COMPACT),
+    "sgseg": ("model=sgseg-compact", "network={}"),
     "image-only": ("model=image-only",),
     "clip": ("model=clip",),
     "simple-report": ("model=simple-report",),

@@ -1,6 +1,6 @@
 """The language of reports: zones <-> sentence, and which report guides the decoder."""
 
-from sgseg.reports.grammar import NO_INFECTION, parse, write
+from sgseg.reports.grammar import NO_INFECTION, all_reports, parse, write
 from sgseg.reports.guidance import (
     NO_REPORT,
     SOFT_REPORTS,
@@ -16,6 +16,7 @@ __all__ = [
     "SOFT_REPORTS",
     "Guidance",
     "Refinement",
+    "all_reports",
     "likeliest_reports",
     "parse",
     "refine",

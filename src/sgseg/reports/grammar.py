@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 
-from sgseg.anatomy import Laterality, Level, Side, Zone, ZoneSet
+from sgseg.anatomy import N_ZONESETS, Laterality, Level, Side, Zone, ZoneSet
 from sgseg.errors import ReportError
 
 NO_INFECTION = "no infection."
@@ -46,6 +46,11 @@ def write(zones: ZoneSet, laterality: Laterality) -> str:
         if side in zones.sides
     ]
     return f"{extent} pulmonary infection, {COUNTS[len(zones)]} infected {areas}, {' and '.join(lungs)}."
+
+
+def all_reports(laterality: Laterality) -> list[str]:
+    """The 64 reports; that of `ZoneSet(i)` is at place i."""
+    return [write(ZoneSet(index), laterality) for index in range(N_ZONESETS)]
 
 
 def parse(text: str, laterality: Laterality) -> ZoneSet:

@@ -9,7 +9,7 @@ import socket
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError
 from transformers import BertTokenizer, ConvNextModel, RTDetrForObjectDetection
@@ -23,11 +23,6 @@ _HOST = "huggingface.co"
 
 class HubError(SGSegError):
     """Weights that can be reached neither on the hub nor on this machine."""
-
-
-class _Loadable(Protocol):
-    @classmethod
-    def from_pretrained(cls, source: str, /, **kwargs: Any) -> Any: ...
 
 
 T = TypeVar("T")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import torch
 from safetensors.torch import load_file
@@ -11,7 +13,7 @@ from torch import Tensor
 from transformers import BertModel, BertTokenizer
 from transformers.utils import logging
 
-from sgseg.anatomy import N_ZONESETS, Laterality, ZoneSet
+from sgseg.anatomy import Laterality
 from sgseg.errors import ConfigError
 from sgseg.inference.runtime import WEIGHTS as ARTEFACT_WEIGHTS
 from sgseg.models import SGSeg, SGSegCompact
@@ -20,11 +22,13 @@ from sgseg.models.compact.efficientnet import EfficientNetLite0
 from sgseg.models.compact.report_encoder import ReportEncoder, whiten
 from sgseg.models.sgseg.cxr_bert import REPORT_LENGTH, CXRBert, CXRBertConfig
 from sgseg.models.sgseg.rtdetr import hgnetv2_l, resnet50
-from sgseg.reports import write
+from sgseg.reports import all_reports
 from sgseg.training import hub
 from sgseg.training.config import Config
 from sgseg.training.pretrained import imagenet_state, minilm, minilm_tokenizer, report_embeddings
 from sgseg.weights import SHIPPED
+
+T = TypeVar("T")
 
 AnyNetwork: TypeAlias = SGSegCompact | SGSeg | Baseline
 
@@ -137,48 +141,46 @@ def _start_packaged(network: AnyNetwork, init: str) -> None:
 
 def _start_lvit(network: LViT, config: Config) -> list[str]:
     """Reads the 64 reports with a frozen BERT of its width; returns what to say if that is not to be had."""
+    said: list[str] = []
     if config.network.size == "cpu":
-        network.words.copy_(_read_reports(minilm(), minilm_tokenizer()))
-        return []
-    try:
-        tokenizer, bert = hub.cxr_bert(config.hub)
-    except hub.HubError as error:
-        if config.hub is not None:
-            raise
-        network.words.copy_(_read_reports(CXRBert(CXRBertConfig()).eval().bert, minilm_tokenizer()))
-        return [f"RANDOM WEIGHTS: {error}"]
-    network.words.copy_(_read_reports(bert.bert, tokenizer))
-    return []
+        tokenizer, bert = minilm_tokenizer(), minilm()
+    elif found := _from_hub(lambda: hub.cxr_bert(config.hub), config, said):
+        tokenizer, bert = found[0], found[1].bert
+    else:
+        tokenizer, bert = minilm_tokenizer(), CXRBert(CXRBertConfig()).eval().bert
+    network.words.copy_(_read_reports(bert, tokenizer))
+    return said
 
 
 def _start_sgseg(network: SGSeg, config: Config) -> list[str]:
     """Fills in what the hub has; returns what to say of the parts that it has not."""
-    said = []
+    said: list[str] = []
     tokenizer = minilm_tokenizer()
     if config.network.size == "cpu":  # LanGuideMedSeg, whose frozen BERT is MiniLM
         network.text.bert.load_state_dict(minilm().state_dict(), strict=False)
     elif config.init == "pretrained" and config.network.size == "paper":
         for start in (_start_vision, _start_detector, _start_text):
-            try:
-                tokenizer = start(network, config) or tokenizer
-            except hub.HubError as error:
-                if config.hub is not None:  # where files were promised, their absence is a mistake
-                    raise
-                said.append(f"RANDOM WEIGHTS: {error}")
-    ids, mask = tokenize(tokenizer, _reports())
+            tokenizer = _from_hub(partial(start, network, config), config, said) or tokenizer
+    ids, mask = tokenize(tokenizer, all_reports(Laterality.IMAGE))
     network.report_table.input_ids.copy_(ids)
     network.report_table.attention_mask.copy_(mask)
     return said
 
 
-def _reports() -> list[str]:
-    """The 64 reports, in the wording of the data."""
-    return [write(ZoneSet(index), Laterality.IMAGE) for index in range(N_ZONESETS)]
+def _from_hub(load: Callable[[], T], config: Config, said: list[str]) -> T | None:
+    """What `load` gives; None where the hub cannot be reached, and then `said` gets what to say of it."""
+    try:
+        return load()
+    except hub.HubError as error:
+        if config.hub is not None:  # where files were promised, their absence is a mistake
+            raise
+        said.append(f"RANDOM WEIGHTS: {error}")
+        return None
 
 
 def _read_reports(bert: BertModel, tokenizer: BertTokenizer) -> Tensor:
     """The 64 reports as BERT's last hidden states, (64, REPORT_LENGTH, hidden), padding zero."""
-    ids, mask = tokenize(tokenizer, _reports())
+    ids, mask = tokenize(tokenizer, all_reports(Laterality.IMAGE))
     with torch.no_grad():
         hidden: Tensor = bert(input_ids=ids, attention_mask=mask).last_hidden_state
     return hidden * mask[..., None]

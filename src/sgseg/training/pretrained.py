@@ -17,9 +17,9 @@ from torch import Tensor
 from transformers import BertModel, BertTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from sgseg.anatomy import N_ZONESETS, Laterality, ZoneSet
+from sgseg.anatomy import Laterality
 from sgseg.errors import MissingExtraError, SGSegError
-from sgseg.reports import write
+from sgseg.reports import all_reports
 
 _MAX_TOKENS = 128
 _BATCH = 64
@@ -121,7 +121,7 @@ def report_embeddings() -> Tensor:
     Raises:
         MissingExtraError: the package is not installed.
     """
-    return minilm_embeddings([write(ZoneSet(index), Laterality.IMAGE) for index in range(N_ZONESETS)])
+    return minilm_embeddings(all_reports(Laterality.IMAGE))
 
 
 def minilm_embeddings(texts: Sequence[str]) -> Tensor:
