@@ -49,6 +49,7 @@ class Augmentation(Strict):
         flip: probability of a mirrored image (zones change sides with it).
         gamma: largest exponent, and one over it the smallest.
         blur: probability of a slight blur.
+        sharpen: probability of edges made harder, as many makers' processing does.
         noise: probability of added noise.
         erase: probability of a rectangle painted over.
         border: probability of a bar painted over one or more edges.
@@ -61,6 +62,7 @@ class Augmentation(Strict):
     flip: float = Field(0, ge=0, le=1)
     gamma: float = Field(1.6, ge=1, le=3)
     blur: float = Field(0.15, ge=0, le=1)
+    sharpen: float = Field(0, ge=0, le=1)
     noise: float = Field(0.2, ge=0, le=1)
     erase: float = Field(0.25, ge=0, le=1)
     border: float = Field(0.15, ge=0, le=1)
@@ -116,6 +118,7 @@ class Stage(Strict):
         phantoms: synthetic X-rays added to the training split.
         objective: `contrastive` warms up: images are drawn to their reports, no mask is learned.
         patience: epochs without a better score on the validation split after which the stage ends early.
+        augmentation: in place of the run's.
     """
 
     name: str
@@ -129,6 +132,7 @@ class Stage(Strict):
     phantoms: int = Field(0, ge=0)
     objective: Literal["segmentation", "contrastive"] = "segmentation"
     patience: int | None = Field(None, ge=1)
+    augmentation: Augmentation | None = None
 
 
 class Config(Strict):

@@ -77,7 +77,7 @@ class StageModule(L.LightningModule):
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.config, self.stage = config, config.stages[number - 1]
         self.sets, self.seed = sets, (config.seed, number)
-        self.augment = Augment(config.augmentation)
+        self.augment = Augment(self.stage.augmentation or config.augmentation)
         self.counts: dict[str, Tensor] = {}
 
     def train_dataloader(self) -> DataLoader[Batch]:
