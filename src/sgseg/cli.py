@@ -37,6 +37,8 @@ data_app = typer.Typer(no_args_is_help=True, help="Data sets.")
 app.add_typer(data_app, name="data")
 
 _GUIDANCE = "none, self, self-soft"
+_Ledger = Annotated[Path, typer.Option("--ledger", help="Gets a line for each look at `test`.")]
+_LEDGER = Path("results/test-ledger.csv")
 _TABLE_ROWS = 20
 _CONFUSED = 5
 
@@ -101,9 +103,7 @@ def evaluate(
     threshold: Annotated[float, typer.Option(min=0, max=1)] = 0.5,
     json_file: Annotated[str | None, typer.Option("--json", help="Write all numbers; - for stdout.")] = None,
     picture: Annotated[Path, typer.Option(help="Best, median, worst case.")] = Path("evaluation.png"),
-    ledger: Annotated[Path, typer.Option(help="Gets a line for each look at `test`.")] = Path(
-        "results/test-ledger.csv"
-    ),
+    ledger: _Ledger = _LEDGER,
 ) -> None:
     """Score the model on a data set, through the same predictor that users run, or masks that are there.
 
@@ -136,6 +136,45 @@ def evaluate(
     save_picture(sheet, picture)
     _say(f"best, median and worst case: {picture}")
     _write_document(document, json_file)
+
+
+@app.command()
+def analyse(
+    data: Annotated[Path, typer.Option(help="Data set.")],
+    out: Annotated[Path, typer.Option(help="Folder for analysis.html and analysis.json.")],
+    split: Annotated[str, typer.Option(help="Its split.")] = "valid",
+    negatives: Annotated[Path | None, typer.Option(help="Data set of X-rays without a finding.")] = None,
+    run: Annotated[Path | None, typer.Option(help="A training run instead of the shipped model.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Another artefact than the shipped one.")] = None,
+    threshold: Annotated[float, typer.Option(min=0, max=1)] = 0.5,
+    ledger: _Ledger = _LEDGER,
+) -> None:
+    """Show where the model errs, whether it knows, and what a perfect report would give.
+
+    Example: sgseg analyse --data QaTa --split valid --out analysis
+    """
+    from sgseg.data import read_cases
+    from sgseg.evaluation import analyse as digest
+    from sgseg.evaluation import append_to_ledger, examine
+    from sgseg.formats import save_analysis
+
+    predictor = _predictor(run, model, threshold)
+    cases = read_cases(data, split)
+    healthy = [] if negatives is None else read_cases(negatives, split)
+    own = predictor.runtime.guidance
+    possible = [g for g in _possible(predictor, cases) if g is not own]
+    with _progress("evaluating", len(cases) + len(healthy)) as advance:
+        evaluations = examine(predictor, cases, [own, *possible], advance)
+        unaffected = examine(predictor, healthy, [own], advance)[0] if healthy else None
+    if split == "test" and ledger.parent.is_dir():
+        append_to_ledger(ledger, evaluations, predictor.runtime.identity, data)
+    document = {
+        "model": predictor.runtime.identity._asdict(),
+        "data": {"name": data.resolve().name, "split": split, "cases": len(cases)},
+        "threshold": threshold,
+        **digest(evaluations, unaffected),
+    }
+    print(f"look at {save_analysis(document, out).resolve()}")
 
 
 @app.command()
@@ -414,19 +453,25 @@ def _predictor(run: Path | None, model: Path | None, threshold: float) -> Predic
     return Predictor(TorchRuntime.of_run(run), threshold)
 
 
+def _possible(predictor: Predictor, cases: list[Case]) -> list[Guidance]:
+    """The guidances that model and cases allow."""
+    from sgseg.reports import Guidance
+
+    impossible = set() if all(case.zones is not None for case in cases) else {Guidance.TEXT}
+    if not predictor.runtime.writes_reports:
+        impossible |= {Guidance.SELF, Guidance.SELF_SOFT}
+    return [guidance for guidance in Guidance if guidance not in impossible]
+
+
 def _examine(
     predictor: Predictor, cases: list[Case], guidance: str
 ) -> tuple[Identity, list[Evaluation], Image.Image]:
     """Who was examined, how it did, and the picture of it."""
     from sgseg.evaluation import MISSING_EXTRA, examine, picture
-    from sgseg.reports import Guidance
 
     runtime = predictor.runtime
-    impossible = set() if all(case.zones is not None for case in cases) else {Guidance.TEXT}
-    if not runtime.writes_reports:
-        impossible |= {Guidance.SELF, Guidance.SELF_SOFT}
-    everything = [g for g in Guidance if g not in impossible]
-    guidances = everything if guidance == "all" else [_guidance(guidance) or runtime.guidance]
+    named = _guidance(None if guidance == "all" else guidance)
+    guidances = _possible(predictor, cases) if named is None else [named]
     with _progress("evaluating", len(cases)) as advance:
         evaluations = examine(predictor, cases, guidances, advance)
     if MISSING_EXTRA is not None and evaluations[0].reported.any():

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -99,9 +98,6 @@ CHECKS: Mapping[str, Check] = {
 }
 """In the order of their gravity."""
 
-_VIEW = re.compile(
-    r"(?:^|[_-])vp-([a-z]+)|(?:^|[_-])(lateral|lat|ll|frontal|pa|ap)(?=[_.-]|$)", re.IGNORECASE
-)
 _LATERAL = frozenset(("ll", "rl", "lat", "lateral"))
 
 
@@ -298,7 +294,7 @@ def _look(split: str, case: Case) -> Look:
         case,
         (height, width),
         _mode(case.image),
-        (xray.view or _view_named(case.name)).lower(),
+        (xray.view or case.view).lower(),
         hashlib.blake2b(xray.pixels.tobytes(), digest_size=16).digest(),
         thumbnail(inside),
         thumbnail(lesion.astype(np.float32)),
@@ -311,12 +307,6 @@ def _look(split: str, case: Case) -> Look:
         xray.inverted,
         case.mask is not None and _is_soft(case.mask),
     )
-
-
-def _view_named(name: str) -> str:
-    """The view that a file name such as "sub-s1_run-1_vp-ap_cr" tells; empty if it does not."""
-    view = _VIEW.search(name)
-    return (view[1] or view[2]) if view else ""
 
 
 def _mode(path: Path) -> str:

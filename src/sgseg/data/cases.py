@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from PIL import Image
 from sgseg.anatomy import Laterality, ZoneSet
 from sgseg.errors import DataError
 
+_VIEW = re.compile(
+    r"(?:^|[_-])vp-([a-z]+)|(?:^|[_-])(lateral|lat|ll|frontal|pa|ap)(?=[_.-]|$)", re.IGNORECASE
+)
 _MASK_MODES = frozenset(("1", "L", "LA", "P", "RGB", "RGBA"))
 
 
@@ -38,6 +42,17 @@ class Case:
     note: str = ""
     report: str = ""
     laterality: Laterality = Laterality.PATIENT
+
+    @property
+    def view(self) -> str:
+        """The view that a name such as "sub-s1_run-1_vp-ap_cr" tells, lower case; empty if it does not."""
+        view = _VIEW.search(self.name)
+        return (view[1] or view[2]).lower() if view else ""
+
+    @property
+    def source(self) -> str:
+        """The letters that the name begins with: in collections, the data set that the image comes from."""
+        return re.split(r"[^a-z]", self.name.lower(), maxsplit=1)[0]
 
 
 def load_mask(case: Case, shape: tuple[int, int]) -> NDArray[np.bool_]:

@@ -1,5 +1,6 @@
 """Examination: scores of masks and reports, and how sure they are. No model knows it is examined."""
 
+from sgseg.evaluation.analysis import analyse
 from sgseg.evaluation.compare import Comparison, compare, read_evaluation
 from sgseg.evaluation.examine import Evaluation, examine, picture, sheet_row
 from sgseg.evaluation.intervals import bootstrap
@@ -19,6 +20,7 @@ from sgseg.evaluation.metrics import (
     pooled,
     zone_scores,
 )
+from sgseg.evaluation.reliability import Reliability
 from sgseg.evaluation.text import MISSING_EXTRA, text_scores
 
 __all__ = [
@@ -27,9 +29,11 @@ __all__ = [
     "Counts",
     "Evaluation",
     "Masks",
+    "Reliability",
     "Score",
     "Scores",
     "ZoneScores",
+    "analyse",
     "append_to_ledger",
     "bootstrap",
     "compare",

@@ -12,7 +12,7 @@ from PIL import Image
 
 from sgseg.data import Case, load_mask
 from sgseg.errors import DataError
-from sgseg.evaluation.intervals import Resampled, bootstrap
+from sgseg.evaluation.intervals import interval
 from sgseg.evaluation.metrics import (
     Counts,
     ZoneScores,
@@ -25,6 +25,7 @@ from sgseg.evaluation.metrics import (
     pooled,
     zone_scores,
 )
+from sgseg.evaluation.reliability import Reliability
 from sgseg.evaluation.text import text_scores
 from sgseg.formats import SheetRow, contact_sheet
 from sgseg.imaging import ChestXray, read
@@ -44,18 +45,35 @@ class Evaluation:
     Attributes:
         cases: what was examined, in order.
         counts: pixels of each case.
-        zones_pred, zones_true: zones of the model's own report and of the true one, (M, 6) bool, for the
-            M cases whose true zones are known.
-        reported: which cases those are, (N,) bool.
+        zone_probabilities: (N, 6); NaN from a model that writes no report, and where masks were given.
         guidance: where the reports came from; None where masks were given.
+        quality: the Dice that the model expects of each mask, (N,); NaN where masks were given.
+        reliability: of the pixels' probabilities; None where masks were given.
     """
 
     cases: Sequence[Case]
     counts: Counts
-    zones_pred: NDArray[np.bool_]
-    zones_true: NDArray[np.bool_]
-    reported: NDArray[np.bool_]
+    zone_probabilities: NDArray[np.float64]
     guidance: Guidance | None
+    quality: NDArray[np.float64]
+    reliability: Reliability | None
+
+    @property
+    def reported(self) -> NDArray[np.bool_]:
+        """For which cases both the model's zones and the true ones are known, (N,) bool."""
+        known = np.array([case.zones is not None for case in self.cases])
+        return known & ~np.isnan(self.zone_probabilities).any(1)
+
+    @property
+    def zones_pred(self) -> NDArray[np.bool_]:
+        """Zones of the model's own report, (M, 6), for the M cases that are `reported`."""
+        return self.zone_probabilities[self.reported] > 0.5
+
+    @property
+    def zones_true(self) -> NDArray[np.bool_]:
+        """Zones of the true report, (M, 6), for the M cases that are `reported`."""
+        chosen = (case.zones for case, has in zip(self.cases, self.reported, strict=True) if has)
+        return np.array([zones.vector for zones in chosen if zones is not None], dtype=bool).reshape(-1, 6)
 
     @property
     def name(self) -> str:
@@ -67,17 +85,17 @@ class Evaluation:
         patients = [case.patient for case in self.cases]
         mask = {"pooled": pooled(self.counts), "per_image": per_image(self.counts)}
         scores: dict[str, Any] = {
-            kind: {name: _interval(score, patients) for name, score in values._asdict().items()}
+            kind: {name: interval(score, patients) for name, score in values._asdict().items()}
             for kind, values in mask.items()
         }
-        scores["images_with_a_lesion_predicted"] = _interval(lesion_rate(self.counts), patients)
+        scores["images_with_a_lesion_predicted"] = interval(lesion_rate(self.counts), patients)
         if self.reported.any():
             zones: ZoneScores = zone_scores(self.zones_pred, self.zones_true)
             known = [patient for patient, has in zip(patients, self.reported, strict=True) if has]
             named = {k: v for k, v in zones._asdict().items() if k != "per_zone"}
-            scores["zones"] = {name: _interval(score, known) for name, score in named.items()}
+            scores["zones"] = {name: interval(score, known) for name, score in named.items()}
             texts = text_scores(self.zones_pred, self.zones_true)
-            scores["text"] = {name: _interval(score, known) for name, score in texts.items()}
+            scores["text"] = {name: interval(score, known) for name, score in texts.items()}
         return scores
 
     def per_case(self) -> list[dict[str, Any]]:
@@ -119,27 +137,39 @@ def examine(
         )
     if not cases:
         raise DataError("there is no case to examine")
-    rows: list[list[tuple[int, int, int, int]]] = [[] for _ in guidances]
-    own: list[NDArray[np.bool_]] = []
+    tallies = [_Tally() for _ in guidances]
+    zones: list[NDArray[np.float32]] = []
     for batch in _batched(cases):
         xrays = [read(case.image, force=True) for case in batch]  # every case counts
         truths = [load_mask(case, _shape(xray)) for case, xray in zip(batch, xrays, strict=True)]
         encoded = predictor.encode(xrays)
-        own.append(encoded.zones > 0.5)
-        for counts, guidance in zip(rows, guidances, strict=True):
+        zones.append(encoded.zones)
+        for tally, guidance in zip(tallies, guidances, strict=True):
             predictions = predictor.decode(xrays, encoded, guidance, _reports(batch, guidance))
-            counts += [count(p.mask, truth) for p, truth in zip(predictions, truths, strict=True)]
+            for prediction, truth in zip(predictions, truths, strict=True):
+                tally.add(prediction, truth)
         for _ in batch:
             progress()
-    writes = predictor.runtime.writes_reports
-    reported = np.array([writes and case.zones is not None for case in cases])
-    true = np.array([case.zones.vector for case in cases if writes and case.zones is not None], dtype=bool)
-    true = true.reshape(-1, 6)
-    pred = np.concatenate(own)[reported]
+    probabilities = np.concatenate(zones).astype(np.float64)
     return [
-        Evaluation(cases, Counts.stack(r), pred, true, reported, g)
-        for r, g in zip(rows, guidances, strict=True)
+        Evaluation(cases, Counts.stack(t.counts), probabilities, g, np.array(t.quality), t.reliability)
+        for t, g in zip(tallies, guidances, strict=True)
     ]
+
+
+class _Tally:
+    """What is kept of the predictions under one guidance."""
+
+    def __init__(self) -> None:
+        self.counts: list[tuple[int, int, int, int]] = []
+        self.quality: list[float] = []
+        self.reliability: Reliability | None = None
+
+    def add(self, prediction: Prediction, truth: NDArray[np.bool_]) -> None:
+        self.counts.append(count(prediction.mask, truth))
+        self.quality.append(1 - prediction.uncertainty)
+        pixels = Reliability.of(prediction.probability, truth)
+        self.reliability = pixels if self.reliability is None else self.reliability + pixels
 
 
 def picture(predictor: Predictor, evaluation: Evaluation) -> Image.Image:
@@ -188,8 +218,3 @@ def _reports(cases: Sequence[Case], guidance: Guidance) -> list[Any] | None:
 def _shape(xray: ChestXray) -> tuple[int, int]:
     height, width = xray.pixels.shape
     return height, width
-
-
-def _interval(score: Resampled, patients: Sequence[str]) -> dict[str, float]:
-    low, high = bootstrap(score, patients)
-    return {"value": float(score.of(score.summands.sum(0))), "low": low, "high": high}

@@ -50,6 +50,12 @@ def bootstrap(
     return float(low), float(high)
 
 
+def interval(score: Resampled, patients: Sequence[str]) -> dict[str, float]:
+    """A score and the ends of its 95 % interval: {"value", "low", "high"}; arguments and errors as above."""
+    low, high = bootstrap(score, patients)
+    return {"value": float(score.of(score.summands.sum(0))), "low": low, "high": high}
+
+
 def group_sums(score: Resampled, groups: Sequence[str]) -> NDArray[np.float64]:
     """The summands of each patient's images, added up: (P, K) for P patients, in the order of their names.
 

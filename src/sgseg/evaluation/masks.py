@@ -81,18 +81,20 @@ def examine_masks(
     """
     rows = []
     for case in cases:
-        pixels = read(case.image).pixels
+        pixels = read(case.image, force=True).pixels  # every case counts
         rows.append(count(_predicted(masks, case, pixels), _true(case, pixels)))
         progress()
-    nothing = np.zeros((0, len(ZONES)), dtype=bool)
-    return Evaluation(cases, Counts.stack(rows), nothing, nothing, np.zeros(len(cases), dtype=bool), None)
+    n = len(cases)
+    return Evaluation(
+        cases, Counts.stack(rows), np.full((n, len(ZONES)), np.nan), None, np.full(n, np.nan), None
+    )
 
 
 def picture_of_masks(masks: Masks, evaluation: Evaluation) -> Image.Image:
     """Best, median and worst case, side by side."""
 
     def row(label: str, case: Case) -> SheetRow:
-        pixels = read(case.image).pixels
+        pixels = read(case.image, force=True).pixels
         mask, truth = _predicted(masks, case, pixels), _true(case, pixels)
         return SheetRow(label, pixels, truth, mask, [np.nan] * len(ZONES), "", image_dice(mask, truth))
 

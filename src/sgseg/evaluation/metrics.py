@@ -103,6 +103,10 @@ class Counts:
     def __len__(self) -> int:
         return len(self.tp)
 
+    def of(self, images: NDArray[np.int64]) -> Counts:
+        """The counts of some of the images, by their positions."""
+        return Counts(self.tp[images], self.fp[images], self.fn[images], self.tn[images])
+
     @property
     def lesion(self) -> NDArray[np.int64]:
         """True lesion pixels of each image."""

@@ -1,5 +1,6 @@
 """Results as files and pictures: masks, overlays, contact sheets, JSON."""
 
+from sgseg.formats.analysis import save_analysis
 from sgseg.formats.atomic import atomic
 from sgseg.formats.audit import save_audit
 from sgseg.formats.mask import png_bytes, run_lengths, save_mask, save_picture
@@ -15,6 +16,7 @@ __all__ = [
     "overlay",
     "png_bytes",
     "run_lengths",
+    "save_analysis",
     "save_audit",
     "save_mask",
     "save_picture",

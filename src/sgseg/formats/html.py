@@ -125,6 +125,33 @@ def histogram(title: str, values: Mapping[str, NDArray[np.float64]]) -> str:
     return f"<div><h3>{escape(title)}</h3>{svg}</div>"
 
 
+def curve(title: str, lines: Mapping[str, Sequence[tuple[float, float]]], diagonal: bool = False) -> str:
+    """Curves in the unit square, one for each name; with `diagonal` also the line of equal coordinates."""
+    side = _HEIGHT + 70
+    drawn = f'<rect width="{side}" height="{side}" fill="none" stroke="#d9dee3"/>'
+    if diagonal:
+        drawn += f'<line x1="0" y1="{side}" x2="{side}" y2="0" stroke="#d9dee3" stroke-dasharray="4"/>'
+    for points, colour in zip(lines.values(), cycle(_COLOURS), strict=False):
+        places = [(x * side, (1 - y) * side) for x, y in points]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+        drawn += f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>'
+        drawn += "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in places)
+    ends = "".join(
+        f'<text x="{x}" y="{y}" text-anchor="{anchor}" font-size="12" fill="#59636e">{value}</text>'
+        for x, y, anchor, value in (
+            (0, side + 16, "middle", 0),
+            (side, side + 16, "middle", 1),
+            (-6, side, "end", 0),
+            (-6, 10, "end", 1),
+        )
+    )
+    box = f"-20 -6 {side + 32} {side + 28}"
+    return (
+        f'<div><h3>{escape(title)}</h3><svg viewBox="{box}" width="{side + 32}" role="img">'
+        f"{drawn}{ends}</svg></div>"
+    )
+
+
 def figure(pictures: Sequence[Image.Image], caption: str) -> str:
     """Pictures side by side, inside the page; the caption is HTML."""
     images = "".join(f'<img src="{_data_uri(picture)}" alt="">' for picture in pictures)
