@@ -137,6 +137,7 @@ def test_false_alarms_are_told_by_mask_and_by_report() -> None:
     assert found["any zone in the report"]["sensitivity"]["value"] == 1
     assert found["any zone in the report"]["false_positive_rate"]["value"] == 0.5
     assert found["any zone in the report"]["area_under_curve"] == 1
+    assert found["specificity_of_uninvolved_zones"]["value"] == 1
 
 
 def test_masks_alone_cannot_be_analysed() -> None:

@@ -227,7 +227,18 @@ def _detection(positive: Evaluation, negative: Evaluation) -> dict[str, Any]:
             "false_positive_rate": _rate(negative, likeliest[1] > 0.5),
             "area_under_curve": area_under_curve(*likeliest),
         }
+        document["specificity_of_uninvolved_zones"] = _uninvolved(positive)
     return document
+
+
+def _uninvolved(evaluation: Evaluation) -> dict[str, float]:
+    """Of the zones that true reports do not name, the share that the model's do not name either.
+
+    Both kinds of zone are on the same X-ray, so no difference between sources helps the model.
+    """
+    spared = ~evaluation.zones_true
+    patients = [p for p, has in zip(_patients(evaluation), evaluation.reported, strict=True) if has]
+    return interval(Score((spared & ~evaluation.zones_pred).sum(1), spared.sum(1)), patients)
 
 
 def _rate(evaluation: Evaluation, flags: NDArray[np.bool_]) -> dict[str, float]:

@@ -124,12 +124,17 @@ def _detection(detection: Mapping[str, Any]) -> str:
             f"{found['area_under_curve']:.4f}" if "area_under_curve" in found else "–",
         ]
         for rule, found in detection.items()
-        if isinstance(found, Mapping)
+        if isinstance(found, Mapping) and "sensitivity" in found
     ]
     text = (
         f"<p>{detection['positives']:,} images with a lesion and {detection['negatives']:,} without, which "
         "come from another source: part of the difference may be the source's.</p>"
     )
+    if zones := detection.get("specificity_of_uninvolved_zones"):
+        text += (
+            "<p>On the images with a lesion alone, of the zones that the true report does not name, the "
+            f"model's does not name {_range(zones)}.</p>"
+        )
     headings = ["called infected by", "sensitivity", "false positives", "area under the curve"]
     return html.section("With a lesion or without", text + html.table(headings, rows))
 
