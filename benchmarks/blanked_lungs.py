@@ -23,8 +23,8 @@ from sgseg.formats import write_json
 from sgseg.imaging import fit, read
 from sgseg.inference import Runtime
 
-ROWS = slice(0.08, 0.88)
-COLUMNS = (slice(0.06, 0.46), slice(0.54, 0.94))
+ROWS = slice(0.06, 0.97)
+COLUMNS = (slice(0.02, 0.47), slice(0.53, 0.98))
 """What is painted over, as shares of the picture: wider than any lung, the mediastinum left in between."""
 
 _BATCH = 16

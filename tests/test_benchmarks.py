@@ -66,3 +66,14 @@ def test_the_drawing_shows_what_was_measured() -> None:
     assert "objects X: 30 × 64" in shown
     assert {"guide, 24 tokens; up", "guide, 12 tokens; up", "guide, 9 tokens; up"} <= shown
     assert any("32 × 56 × 56" in text for text in shown)
+
+
+def test_painting_over_the_lungs_takes_lesions_away_and_leaves_the_frame() -> None:
+    blanked_lungs = load("blanked_lungs")
+    for seed in range(4):
+        one = phantom.draw(seed)
+        changed = blanked_lungs.blank(one.pixels) != one.pixels
+        width = one.pixels.shape[1]
+        assert changed[one.mask].mean() > 0.9
+        assert not changed[:, : width // 60].any()
+        assert not changed[:, round(0.48 * width) : round(0.52 * width)].any()

@@ -1,4 +1,4 @@
-"""RT-DETR and LERG: sizes, what flows through them, what learns."""
+"""RT-DETR and LERG, in full and in small: sizes, what flows through them, what learns."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 from transformers import RTDetrConfig  # noqa: E402
 
+from sgseg.models.compact.lerg import CompactLERG, _on_fine_grid  # noqa: E402
+from sgseg.models.compact.network import SGSegCompact  # noqa: E402
 from sgseg.models.sgseg.lerg import LERG  # noqa: E402
 from sgseg.models.sgseg.rtdetr import RTDETR, hgnetv2_l, mini, resnet50  # noqa: E402
 
@@ -91,3 +93,64 @@ def test_it_learns_where_something_is(lerg: LERG) -> None:
         loss.backward()
         optimizer.step()
     assert loss < 0.1
+
+
+@pytest.fixture
+def compact() -> CompactLERG:
+    """With objects and queries so large that they differ from each other, and zones too."""
+    torch.manual_seed(0)
+    lerg = CompactLERG((12, 20), dim=32, objects=5)
+    nn.init.normal_(lerg.objects)
+    nn.init.normal_(lerg.aggregate.queries)
+    return lerg.eval()
+
+
+FINE, COARSE = torch.randn(3, 12, 4, 6), torch.randn(3, 20, 2, 3)
+
+
+def test_the_maps_cost_no_number(compact: CompactLERG) -> None:
+    """The last layer, written out, is PyTorch's own."""
+    torch.testing.assert_close(compact.explain(FINE, COARSE).zone_logits, compact(FINE, COARSE), rtol=0, atol=1e-6)
+
+
+def test_a_zones_map_is_the_objects_looks_by_their_weight_for_the_zone(compact: CompactLERG) -> None:
+    maps = compact.explain(FINE, COARSE).attention
+    assert maps.shape == (3, 6, 4, 6) and maps.min() >= 0
+    torch.testing.assert_close(maps.sum((2, 3)), torch.ones(3, 6))
+    assert (maps[:, 0] - maps[:, 1]).abs().max() > 1e-3
+    with torch.no_grad():
+        compact.aggregate.queries.zero_()  # now every zone draws on all objects alike
+    alike = compact.explain(FINE, COARSE).attention
+    torch.testing.assert_close(alike, alike.mean(1, keepdim=True).expand_as(alike))
+
+
+def test_a_map_follows_what_draws_the_look(compact: CompactLERG) -> None:
+    """All objects look for one direction of the memory; the position that has it gets the map."""
+    last = compact.decoder[-1]
+    query, key, _ = last.multihead_attn.in_proj_weight.chunk(3)
+    with torch.no_grad():
+        query.zero_()
+        key.copy_(torch.eye(32))
+        last.multihead_attn.in_proj_bias.zero_()
+        last.multihead_attn.in_proj_bias[:32] = 10
+        memory = torch.zeros(1, 30, 32)
+        memory[0, 2 * 6 + 5] = 5
+        compact.fusion.forward = lambda fine, coarse: memory  # type: ignore[method-assign]
+        maps = compact.explain(FINE[:1], COARSE[:1]).attention
+    assert maps[0, :, 2, 5].min() > 0.99
+
+
+def test_a_coarse_tokens_share_goes_to_its_four_cells() -> None:
+    attention = torch.zeros(1, 1, 4 * 6 + 2 * 3)
+    attention[0, 0, 1 * 6 + 2], attention[0, 0, 24 + 1 * 3 + 2] = 0.25, 0.75  # row 1 and column 2 of either
+    found = _on_fine_grid(attention, FINE, COARSE)[0, 0]
+    expected = torch.zeros(4, 6)
+    expected[1, 2] = 0.25
+    expected[2:, 4:] = 0.75 / 4
+    torch.testing.assert_close(found, expected)
+
+
+def test_training_makes_no_maps() -> None:
+    network = SGSegCompact().train()
+    assert network.encode(torch.randn(2, 1, 64, 64)).attention is None
+    assert network.eval().encode(torch.randn(2, 1, 64, 96)).attention.shape == (2, 6, 4, 6)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +14,16 @@ import pytest
 from PIL import Image
 
 import sgseg
-from sgseg.anatomy import ZoneSet
+from sgseg.anatomy import ZONES, ZoneSet
 from sgseg.batch import find_images, predict_files, result_names
 from sgseg.data import Case, phantom, read_cases
 from sgseg.data.phantom import write_dataset
 from sgseg.errors import DataError, ReportError, SGSegError
 from sgseg.evaluation import append_to_ledger, examine, pooled
-from sgseg.imaging import read
+from sgseg.imaging import Hanging, read
 from sgseg.inference import Predictor
 from sgseg.reports import Guidance, likeliest_reports
+from sgseg.weights import SHIPPED
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +55,46 @@ def test_prediction_has_the_size_of_the_xray_and_keeps_bars_empty(predictor: Pre
     assert not prediction.probability[:, :55].any()
     assert 0 <= prediction.uncertainty <= 1
     assert len(prediction.zone_probabilities) == 6
+
+
+def test_the_attention_lands_where_the_model_looked(predictor: Predictor, folder: Path) -> None:
+    """A map that peaks in one cell of the grid, brought to a wide X-ray with a bar at its left."""
+    prediction = predictor.predict(folder / "wide.png")
+    assert prediction.attention is not None and prediction.attention.shape == (6, 14, 14)
+    np.testing.assert_allclose(prediction.attention.sum((1, 2)), 1, atol=1e-4)
+    left = prediction.xray.content.left
+    assert 55 <= left <= 65
+    peaks = np.zeros((6, 14, 14), dtype=np.float32)
+    for position in range(6):
+        peaks[position, 2 * position + 1, 12 - position] = 1
+    mirrored = replace(prediction.xray, hanging=Hanging(mirror=True))
+    for xray, is_mirrored in ((prediction.xray, False), (mirrored, True)):
+        shown = replace(prediction, xray=xray, attention=peaks, zone_probabilities=(0, 0, 0, 0.9, 0, 0.3))
+        width = (400 - left) / 14
+        for zone in ZONES:
+            found = shown.looked_at(zone)
+            assert found is not None and found.shape == (300, 400) and not found[:, :left].any()
+            row, column = np.unravel_index(found.argmax(), found.shape)
+            at = zone.position + 1 if is_mirrored else 12 - zone.position
+            assert abs(row + 0.5 - (2 * zone.position + 1.5) * 300 / 14) <= 1
+            assert abs(column + 0.5 - left - (at + 0.5) * width) <= 1
+        mean, one, other = (shown.looked_at(zone) for zone in (None, ZONES[3], ZONES[5]))
+        np.testing.assert_allclose(mean, 0.75 * one + 0.25 * other, atol=1e-6)
+
+
+def test_weights_without_attention_maps_still_play(folder: Path, tmp_path: Path) -> None:
+    """Artefacts from before 0.3 have no such output."""
+    onnx = pytest.importorskip("onnx", reason="cutting an output off a graph needs onnx: pip install 'sgseg[train]'")
+    shutil.copytree(SHIPPED, tmp_path / "old")
+    graph = onnx.load(tmp_path / "old" / "encode.onnx", load_external_data=False)
+    kept = [node for node in graph.graph.output if node.name not in ("attention", "distance")]
+    assert len(kept) < len(graph.graph.output)
+    del graph.graph.output[:]
+    graph.graph.output.extend(kept)
+    onnx.save(graph, tmp_path / "old" / "encode.onnx")
+    old, new = (sgseg.load(model).predict(folder / "case1.png") for model in (tmp_path / "old", None))
+    assert old.attention is None and old.looked_at() is None
+    np.testing.assert_allclose(old.probability, new.probability, atol=1e-6)
 
 
 def test_file_array_and_xray_give_the_same(predictor: Predictor, folder: Path) -> None:
@@ -229,8 +272,6 @@ def test_the_instrument_imports_no_torch(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_damaged_model_is_refused(tmp_path: Path) -> None:
-    from sgseg.weights import SHIPPED
-
     for file in SHIPPED.iterdir():
         if file.is_file():
             (tmp_path / file.name).write_bytes(file.read_bytes())
@@ -241,8 +282,6 @@ def test_a_damaged_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_shipped_weights_fit_the_card() -> None:
-    from sgseg.weights import SHIPPED
-
     assert sum(f.stat().st_size for f in SHIPPED.iterdir()) < 16 * 2**20
     card = json.loads((SHIPPED / "model.json").read_text())
     assert card["parameters"] <= 7_500_000

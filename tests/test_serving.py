@@ -30,6 +30,7 @@ import sgseg
 from sgseg.anatomy import ZONES, Laterality, ZoneSet
 from sgseg.data import phantom
 from sgseg.formats import run_lengths
+from sgseg.imaging import Box, Hanging
 from sgseg.inference import Encoded, Identity, Predictor
 from sgseg.reports import Guidance, parse, write
 
@@ -41,6 +42,7 @@ from fastapi.testclient import TestClient  # noqa: E402
 
 from sgseg.serving import Limits, create_app  # noqa: E402
 from sgseg.serving.engine import Look, Looks  # noqa: E402
+from sgseg.serving.schemas import MaskEncoding, Orientation, answer, turned  # noqa: E402
 
 _COMMAND = [sys.executable, "-c", "from sgseg.cli import main; main()"]
 
@@ -155,6 +157,43 @@ def test_probability_and_threshold(client: TestClient) -> None:
     assert answer["threshold"] == 0.2
     assert np.array_equal(mask_of(answer), expected.mask)
     assert np.array_equal(probability, np.rint(expected.probability * 255))
+
+
+def test_attention_comes_if_asked_for(client: TestClient) -> None:
+    answer = ask(client, xray(1), attention="true").json()
+    expected = sgseg.load().predict(phantom.draw(1).pixels)
+    assert answer["attention"]["box"] == [0, 0, 224, 224]
+    assert list(answer["attention"]["maps"]) == list(answer["zone_probabilities"])
+    maps = np.array(list(answer["attention"]["maps"].values()))
+    np.testing.assert_allclose(maps, expected.attention, atol=1e-5)
+    assert ask(client, xray(1)).json()["attention"] is None
+
+
+def test_attention_lies_in_the_masks_rows_and_columns() -> None:
+    """A file that is turned and has a border, in either orientation: the grid's cells, looked up on the map."""
+    prediction = sgseg.load().predict(phantom.draw(1).pixels)
+    content, hanging = Box(40, 10, 300, 180), Hanging(transpose=True, mirror=True)
+    seen = replace(
+        prediction.xray, pixels=np.zeros((310, 200), np.float32), content=content, hanging=hanging
+    )
+    prediction = replace(prediction, xray=seen, probability=np.zeros((310, 200), np.float32))
+    zone = ZONES[1]
+    on_xray = prediction.looked_at(zone)
+    for orientation in Orientation:
+        shown = answer(
+            prediction, "", "", Laterality.PATIENT, MaskEncoding.PNG, orientation, False, True
+        ).attention
+        top, left, bottom, right = shown.box
+        grid = np.array(shown.maps[zone.name(Laterality.PATIENT)])
+        rows, columns = (
+            np.floor(start + (np.arange(14) + 0.5) * (end - start) / 14).astype(int)
+            for start, end in ((top, bottom), (left, right))
+        )
+        found = turned(on_xray, prediction, orientation)[np.ix_(rows, columns)]
+        assert np.corrcoef(grid.ravel(), found.ravel())[0, 1] > 0.99
+    lateral = replace(prediction, xray=replace(seen, laterality="none"))
+    last = (Laterality.PATIENT, MaskEncoding.PNG, Orientation.FILE, False, True)
+    assert answer(lateral, "", "", *last).attention is None
 
 
 @pytest.mark.parametrize("laterality", list(Laterality))
