@@ -18,12 +18,7 @@ from sgseg.inference import Identity  # noqa: E402
 from sgseg.models import SGSeg, SGSegCompact  # noqa: E402
 from sgseg.models.baselines import BASELINES, ImageOnly, build  # noqa: E402
 from sgseg.models.baselines.base import LearnedPosition, resize_grid  # noqa: E402
-from sgseg.models.baselines.lvit import (  # noqa: E402
-    LViT,
-    PixelLevelAttention,
-    iterate_pseudo_label,
-    language_vision_loss,
-)
+from sgseg.models.baselines.lvit import LViT, PixelLevelAttention  # noqa: E402
 from sgseg.models.baselines.prototypes import PrototypeBank, k_means  # noqa: E402
 from sgseg.models.baselines.swin_unet import PatchExpand  # noqa: E402
 from sgseg.models.baselines.zone_embeddings import ZoneEmbeddings  # noqa: E402
@@ -244,20 +239,6 @@ def test_pixel_level_attention_weighs_pixels_and_not_channels() -> None:
     x = torch.randn(2, 8, 5, 5)
     ratio = PixelLevelAttention(8)(x) / x
     torch.testing.assert_close(ratio, ratio[:, :1].expand_as(ratio), atol=1e-4, rtol=1e-4)
-
-
-def test_pseudo_labels_follow_slowly() -> None:
-    label = torch.zeros(2, 1, 4, 4)
-    for _ in range(2):
-        label = iterate_pseudo_label(label, torch.ones_like(label), momentum=0.9)
-    torch.testing.assert_close(label, torch.full_like(label, 0.19))
-
-
-def test_language_vision_loss() -> None:
-    mask = torch.zeros(1, 1, 4, 4)
-    mask[..., :2] = 1
-    assert float(language_vision_loss(0.3 * mask, mask)) == pytest.approx(0, abs=1e-6)
-    assert float(language_vision_loss(1 - mask, mask)) == pytest.approx(1)
 
 
 def test_every_word_of_a_report_reaches_lvit() -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,19 +22,36 @@ from torch import Tensor  # noqa: E402
 
 import sgseg  # noqa: E402
 from sgseg.anatomy import Laterality, Side, ZoneSet  # noqa: E402
+from sgseg.data import Case, read_cases  # noqa: E402
 from sgseg.data.phantom import write_dataset  # noqa: E402
 from sgseg.errors import ConfigError  # noqa: E402
 from sgseg.models import SGSegCompact  # noqa: E402
 from sgseg.models.aggregation import LocationAggregation  # noqa: E402
+from sgseg.models.baselines.prototypes import PrototypeNetwork  # noqa: E402
 from sgseg.models.compact.efficientnet import CHANNELS, EfficientNetLite0, SameConv2d  # noqa: E402
 from sgseg.models.compact.report_encoder import whiten  # noqa: E402
+from sgseg.models.interface import Encoded  # noqa: E402
 from sgseg.reports import NO_REPORT, parse  # noqa: E402
 from sgseg.training import config as configs  # noqa: E402
 from sgseg.training import networks, pretrained, run  # noqa: E402
 from sgseg.training.augmentation import Augment, flip  # noqa: E402
-from sgseg.training.config import Augmentation, Reports  # noqa: E402
-from sgseg.training.losses import zone_loss  # noqa: E402
-from sgseg.training.module import choose_reports, zone_index  # noqa: E402
+from sgseg.training.cache import Arrays  # noqa: E402
+from sgseg.training.config import Augmentation, Config, Reports  # noqa: E402
+from sgseg.training.losses import language_vision_loss, zone_loss  # noqa: E402
+from sgseg.training.module import choose_reports, standardise, zone_index  # noqa: E402
+from sgseg.training.semi_supervised import (  # noqa: E402
+    ContrastiveBatches,
+    SemiSupervisedModule,
+    most_similar,
+)
+from sgseg.training.sets import (  # noqa: E402
+    Batch,
+    Batches,
+    loader,
+    split_labelled,
+    training_sets,
+    unlabelled_set,
+)
 
 # --- configuration
 
@@ -146,6 +164,28 @@ def test_reports_in_training_keep_their_shares() -> None:
     assert (chosen == 63).float().mean() == pytest.approx(0.3, abs=0.04)
     zones[:] = float("nan")
     assert (choose_reports(own, zones, Reports()) == own).all()
+
+
+def test_a_network_that_writes_no_report_gets_none_where_none_is_true() -> None:
+    own = torch.full((200,), NO_REPORT)
+    zones = torch.ones(200, 6)
+    zones[::2] = torch.nan
+    chosen = choose_reports(own, zones, Reports(true=0.5, corrupted=0.0))
+    assert (chosen[::2] == NO_REPORT).all()
+    assert set(chosen[1::2].tolist()) == {63, NO_REPORT}
+
+
+def test_filling_the_bank_leaves_the_network_in_training(phantoms: Path) -> None:
+    stage = "{name: one, objective: contrastive, size: 64, epochs: 1}"
+    last = "{name: two, size: 64, epochs: 1}"
+    changes = ["model=prototypes", f"data.root={phantoms}", f"stages=[{stage},{last}]"]
+    config = configs.load("reproduce/smoke", changes)
+    network = networks.build(config)
+    assert isinstance(network, PrototypeNetwork)
+    before = network.bank.keys.detach().clone()
+    run._fill_bank(network, config, config.stages[0])
+    assert (network.bank.keys != before).any()
+    assert network.training
 
 
 def test_zone_index_is_the_zoneset() -> None:
@@ -312,6 +352,235 @@ def test_a_killed_run_goes_on_exactly(unbroken: Path, phantoms: Path, tmp_path: 
         assert {**a, "minutes": ""} == {**b, "minutes": ""}
 
 
+# --- semi-supervised training
+
+_LABELLED_FIRST = "{name: labelled, size: 64, epochs: 2, batch: 8, learning_rate: 0.01}"
+_THEN_ALL = (
+    "{name: all, size: 64, epochs: 3, batch: 8, pseudo_label_momentum: 0.5, language_vision_weight: 0.2}"
+)
+
+
+def _semi(data: Path, *more: str) -> Config:
+    recipe = (f"data.root={data}", "network.size=cpu", "precision=32-true", "ema=0.9", "data.labelled=0.5")
+    return configs.load("lvit-semi", [*recipe, f"stages=[{_LABELLED_FIRST}, {_THEN_ALL}]", *more])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.labelled=1"], "nothing to label"),
+        (["data.labelled=0"], "data.labelled"),
+        (["stages.0.pseudo_label_momentum=0.9"], "stage labelled cannot label before"),
+        (["stages.0.objective=contrastive"], "stage all cannot label before"),
+        (["stages.1.objective=contrastive"], "contrastive stages learn no masks"),
+        (["stages.1.pseudo_label_momentum=null"], "add pseudo_label_momentum"),
+        (["stages.1.pseudo_label_momentum=1"], "pseudo_label_momentum"),
+    ],
+)
+def test_labels_out_of_nothing_are_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        configs.load("lvit-semi", overrides)
+    configs.load("lvit-semi", ["init=RUN", "stages.0.pseudo_label_momentum=0.9"])  # a run can label
+
+
+def test_a_share_is_labelled_patient_by_patient() -> None:
+    cases = [Case(f"{i}", Path(f"{i}.png"), None, None, f"patient {i % 30}") for i in range(90)]
+    labelled, rest = split_labelled(cases, 0.3, seed=1)
+    assert len(labelled) == 27 and len(rest) == 63
+    assert not {case.patient for case in labelled} & {case.patient for case in rest}
+    assert labelled == split_labelled(cases, 0.3, seed=1)[0] != split_labelled(cases, 0.3, seed=2)[0]
+    assert split_labelled(cases, 1.0, seed=1) == (cases, [])
+    assert len(split_labelled(cases, 1e-6, seed=1)[0]) == 3, "one patient at least"
+
+
+def test_masks_that_are_not_known_are_never_opened(
+    phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SGSEG_CACHE", str(tmp_path))
+    cases = read_cases(phantoms, "train")
+    config = _semi(phantoms)
+    labelled, rest = split_labelled(cases, 0.5, config.seed)
+    assert len(labelled) == len(rest) == 20
+    broken = [replace(case, mask=tmp_path / "gone.png") if case in rest else case for case in cases]
+    monkeypatch.setattr("sgseg.training.sets.read_cases", lambda root, split: broken)
+    ((known, _),) = training_sets(config.data, config.stages[1], config.seed)
+    unlabelled = unlabelled_set(config.data, config.stages[1], config.seed)
+    assert list(known.names) == [case.name for case in labelled] and known.masks.any()
+    assert list(unlabelled.names) == [case.name for case in rest] and not unlabelled.masks.any()
+    assert unlabelled.zones.any(), "their reports stay"
+
+
+def test_a_run_without_anything_to_label_does_not_begin(
+    phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match="leaves no patient to label"):
+        run.start(_semi(phantoms, "data.labelled=0.999"), tmp_path / "run")
+    silent = [replace(case, zones=None) for case in read_cases(phantoms, "train")]
+    monkeypatch.setattr("sgseg.training.sets.read_cases", lambda root, split: silent)
+    with pytest.raises(ConfigError, match="needs reports"):
+        run.start(_semi(phantoms), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_most_similar_report_is_the_same_one() -> None:
+    vectors = np.array([ZoneSet(i).vector for i in range(64)], dtype=np.float32)
+    unknown = np.full((1, 6), np.nan, dtype=np.float32)
+    labelled = np.concatenate([vectors, unknown, vectors[::-1]])
+    chosen = most_similar(np.concatenate([vectors, unknown]), labelled, np.random.default_rng(0))
+    assert (labelled[chosen[:64]] == vectors).all() and chosen[64] == -1
+    assert 10 < (chosen[:64] < 64).sum() < 54, "equal reports are drawn from"
+    far = most_similar(vectors[[0b000111]], vectors[[0b000110, 0b111000]], np.random.default_rng(0))
+    assert far.tolist() == [0]
+    assert most_similar(vectors[:2], unknown, np.random.default_rng(0)).tolist() == [-1, -1]
+
+
+def test_language_vision_loss_is_of_the_images_with_a_contrastive_label() -> None:
+    masks = torch.zeros(3, 1, 4, 4)
+    masks[:2, ..., :2] = 1
+    predicted = torch.stack([0.3 * masks[0], 1 - masks[0], masks[0]])
+    assert float(language_vision_loss(predicted[:1], masks[:1])) == pytest.approx(0, abs=1e-6)
+    assert float(language_vision_loss(predicted, masks)) == pytest.approx(0.5)
+    predicted.requires_grad_()
+    language_vision_loss(predicted, masks).backward()
+    assert predicted.grad is not None and predicted.grad[1].any() and not predicted.grad[2].any()
+    assert not language_vision_loss(predicted[2:], masks[2:]).any()
+
+
+def _arrays(n: int, grey: int, first: int = 0) -> Arrays:
+    """Images of one grey with some noise; the mask of image i is its first i columns."""
+    noise = np.random.default_rng(grey).integers(-20, 20, (n, 64, 64))
+    masks = np.stack([np.tile(np.arange(64) < i, (64, 1)) for i in range(first, first + n)])
+    zones = np.array([ZoneSet(1 + i % 3).vector for i in range(n)], dtype=np.float32)
+    return Arrays(
+        (grey + noise).astype(np.uint8), masks.astype(np.uint8), zones, [f"{grey}-{i}" for i in range(n)]
+    )
+
+
+def test_an_unlabelled_image_comes_with_the_mask_of_its_partner_alone() -> None:
+    labelled, healthy, rest = _arrays(4, 50, first=1), _arrays(2, 100, first=20), _arrays(5, 200, first=40)
+    partners = np.array([3, -1, 0, 2, 2])
+    batches = ContrastiveBatches([(labelled, 1), (healthy, 2), (rest, 1)], 4, (0,), partners)
+    seen = 0
+    for batch in batches:
+        for image, (own, contrastive) in zip(batch.images, batch.masks, strict=True):
+            row = int((rest.images == image.numpy()).all((1, 2)).argmax())
+            unlabelled = image.float().mean() > 150
+            seen += int(unlabelled)
+            paired = unlabelled and partners[row] >= 0
+            expected = labelled.masks[partners[row]] if paired else np.zeros((64, 64))
+            assert (contrastive.numpy() == expected).all()
+            assert not unlabelled or (own.numpy() == rest.masks[row]).all()
+    assert seen >= 4
+
+
+class _Pixelwise(torch.nn.Module):
+    """The smallest network that can be trained."""
+
+    PRETRAINED: tuple[str, ...] = ()
+    reads_reports, writes_reports = True, False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolve = torch.nn.Conv2d(1, 1, 3, padding=1)
+        self.dropout = torch.nn.Dropout(0.5)
+
+    def encode(self, images: Tensor) -> Encoded:
+        return Encoded((self.dropout(self.convolve(images)),), images.new_full((len(images), 6), torch.nan))
+
+    def report_encoder(self) -> Tensor:
+        return torch.zeros(65, 1)
+
+    def decode(self, features: tuple[Tensor, ...], report: Tensor, table: Tensor) -> Tensor:
+        return features[0] + report[:, None, None, None] / 100
+
+
+def _fit(module: SemiSupervisedModule, folder: Path) -> None:
+    trainer = run._trainer(module.config, module.stage, folder, "32-true")
+    trainer.fit(module, val_dataloaders=loader(Batches([(_arrays(4, 70), 1)], 4, None)))
+
+
+def _module(folder: Path, *more: str) -> SemiSupervisedModule:
+    torch.manual_seed(0)
+    still = "augmentation={rotate: 0, zoom: 1, stretch: 1, shift: 0, gamma: 1, noise: 0, erase: 0, border: 0}"
+    config = _semi(folder, still, *more)
+    return SemiSupervisedModule(_Pixelwise(), config, 2, [(_arrays(12, 50), 1)], _arrays(6, 200, first=40))  # type: ignore[arg-type]
+
+
+def test_pseudo_labels_keep_their_momentum_and_are_what_is_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network says 1 at first and 0 ever after: labels 1, 0.6, 0.36, 0.216, of which three are used."""
+    answers, used, step = iter([1.0, 0.0, 0.0, 0.0]), [], SemiSupervisedModule.training_step
+    module = _module(tmp_path, "stages.1.pseudo_label_momentum=0.6", "stages.1.batch=18")
+
+    def say(module: SemiSupervisedModule, batch: Batch) -> Tensor:
+        assert not module.network.training
+        return torch.full((len(batch.images), 64, 64), next(answers))
+
+    def watched(module: SemiSupervisedModule, batch: Batch, batch_idx: int) -> Tensor:
+        used.append(batch.masks[batch.images.float().mean((1, 2, 3)) > 150, 0].float().mean().item())
+        return step(module, batch, batch_idx)
+
+    monkeypatch.setattr(SemiSupervisedModule, "_probabilities", say)
+    monkeypatch.setattr(SemiSupervisedModule, "training_step", watched)
+    _fit(module, tmp_path)
+    assert used == [1, 1, 0]
+    torch.testing.assert_close(
+        module.pseudo_labels.float(), torch.full((6, 64, 64), 0.216), rtol=0, atol=1e-3
+    )
+
+
+def test_it_is_the_averaged_network_that_labels_under_true_reports(tmp_path: Path) -> None:
+    module = _module(tmp_path, "stages.1.pseudo_label_momentum=0", "stages.1.learning_rate=0.1")
+    _fit(module, tmp_path)
+    network, rest = module.network, module.unlabelled  # the trainer left the averaged weights in it
+    assert network.training, "labelling leaves the mode as it was"
+    images = standardise(torch.from_numpy(rest.images)[:, None] / 255)
+    with torch.no_grad():
+        features = network.eval().encode(images).features
+        logits = network.decode(features, zone_index(torch.from_numpy(rest.zones)), network.report_encoder())
+    torch.testing.assert_close(module.pseudo_labels.float(), logits[:, 0].sigmoid(), rtol=0, atol=1e-3)
+    raw = torch.load(tmp_path / "last.ckpt", weights_only=True)["current_model_state"]
+    assert not torch.allclose(raw["network.convolve.weight"], network.convolve.weight)
+
+
+def test_flips_take_the_contrastive_label_along() -> None:
+    images, masks, zones = _batch()
+    _, both, _ = Augment(Augmentation(flip=0.5))(images, masks.repeat(1, 2, 1, 1), zones)
+    assert torch.equal(both[:, :1], both[:, 1:])
+
+
+def test_a_broken_semi_supervised_run_goes_on_exactly(
+    phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SGSEG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(run, "initial", lambda config: (_Pixelwise(), []))
+    config = _semi(phantoms)
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    run.start(config, unbroken)
+
+    def breaks(module: SemiSupervisedModule, batch: Batch, batch_idx: int) -> None:
+        if (module.current_epoch, batch_idx) == (2, 1):
+            raise RuntimeError("the light went out")
+        super(SemiSupervisedModule, module).on_train_batch_start(batch, batch_idx)
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="the light went out"):
+        patch.setattr(SemiSupervisedModule, "on_train_batch_start", breaks, raising=False)
+        run.start(config, broken)
+    run.resume(broken)
+    expected, found = (load_file(folder / run.WEIGHTS) for folder in (unbroken, broken))
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=0, msg=name)
+    labels = [
+        torch.load(folder / "2-all" / "last.ckpt", weights_only=True)["pseudo_labels"]
+        for folder in (unbroken, broken)
+    ]
+    assert torch.equal(*labels)
+    assert 0 < (labels[0] > 0.5).float().mean() < 1, "labels of nothing would prove nothing"
+    with (unbroken / "2-all" / "metrics.csv").open() as file:
+        assert all(float(row["train/language_vision_loss"]) > 0 for row in csv.DictReader(file))
+
+
 def test_a_finished_folder_is_not_overwritten(unbroken: Path) -> None:
     with pytest.raises(ConfigError, match="--resume"):
         run.start(configs.load("sgseg-compact"), unbroken)
@@ -322,6 +591,7 @@ def test_the_artefact_gives_the_networks_probabilities(
 ) -> None:
     from sgseg.export import TOLERANCE, export_run, largest_difference
     from sgseg.inference import OnnxRuntime
+    from sgseg.inference.runtime import read_card
     from sgseg.training.runtime import TorchRuntime
 
     out = export_run(unbroken, tmp_path / "artefact", phantoms, "test")
@@ -331,6 +601,7 @@ def test_the_artefact_gives_the_networks_probabilities(
         64,
         artefact.guidance,
         artefact.identity,
+        temperature=read_card(out)["calibration"]["temperature"],
     )
     for batch in (1, 2, 5):
         images = np.random.default_rng(batch).integers(0, 256, (batch, 64, 64), dtype=np.uint8)
@@ -341,12 +612,16 @@ def test_the_artefact_gives_the_networks_probabilities(
 def test_shipped_artefact_and_torch_give_the_same_masks() -> None:
     from sgseg.export import TOLERANCE, largest_difference
     from sgseg.inference import OnnxRuntime
+    from sgseg.inference.runtime import read_card
     from sgseg.training.runtime import TorchRuntime
     from sgseg.weights import SHIPPED
 
     artefact = OnnxRuntime(SHIPPED)
     network = networks.load(configs.load("sgseg-compact"), SHIPPED / "model.safetensors")
-    player = TorchRuntime(network, artefact.size, artefact.guidance, artefact.identity)
+    temperature = read_card(SHIPPED)["calibration"]["temperature"]
+    player = TorchRuntime(
+        network, artefact.size, artefact.guidance, artefact.identity, temperature=temperature
+    )
     from sgseg.data.phantom import draw
 
     images = np.stack([draw(seed, artefact.size).pixels for seed in range(3)])

@@ -31,11 +31,14 @@ class Data(Strict):
         root: a data set in one of the layouts of `sgseg.data`.
         negatives: X-rays without a finding, in a layout of `sgseg.data`, added to each split.
         negatives_repeat: how often each of them counts in an epoch of training.
+        labelled: share of the training split whose masks are known, whole patients that the seed draws. The
+            masks of the rest are never opened; see `Stage.pseudo_label_momentum`.
     """
 
     root: Path | None = None
     negatives: Path | None = None
     negatives_repeat: int = Field(4, ge=1)
+    labelled: float = Field(1, gt=0, le=1)
 
 
 class Augmentation(Strict):
@@ -119,6 +122,9 @@ class Stage(Strict):
         objective: `contrastive` warms up: images are drawn to their reports, no mask is learned.
         patience: epochs without a better score on the validation split after which the stage ends early.
         augmentation: in place of the run's.
+        pseudo_label_momentum: where given, images without a mask join in, under labels that the network made
+            of them; this share of a label stays as it is each epoch (`training.semi_supervised`).
+        language_vision_weight: weight of those images' language-vision loss beside the mask loss.
     """
 
     name: str
@@ -133,6 +139,16 @@ class Stage(Strict):
     objective: Literal["segmentation", "contrastive"] = "segmentation"
     patience: int | None = Field(None, ge=1)
     augmentation: Augmentation | None = None
+    pseudo_label_momentum: float | None = Field(None, ge=0, lt=1)
+    language_vision_weight: float = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _pseudo_labels_serve(self) -> Stage:
+        if self.pseudo_label_momentum is not None and self.objective == "contrastive":
+            raise ValueError("contrastive stages learn no masks; leave out pseudo_label_momentum")
+        if self.pseudo_label_momentum is None and self.language_vision_weight:
+            raise ValueError("language_vision_weight is of images without a mask; add pseudo_label_momentum")
+        return self
 
 
 class Config(Strict):
@@ -178,6 +194,20 @@ class Config(Strict):
             raise ValueError(f"no weights of {self.model} are shipped; give pretrained, random or a run")
         if self.stages[-1].objective == "contrastive":
             raise ValueError("the last stage must learn to segment")
+        return self
+
+    @model_validator(mode="after")
+    def _pseudo_labels_have_a_source(self) -> Config:
+        learned = [s for s in self.stages if s.objective == "segmentation"]
+        if all(s.pseudo_label_momentum is None for s in learned):
+            return self
+        if self.data.labelled == 1:
+            raise ValueError("there is nothing to label; set data.labelled below 1")
+        if learned[0].pseudo_label_momentum is not None and self.init in ("pretrained", "random"):
+            raise ValueError(
+                f"stage {learned[0].name} cannot label before the network has learned to segment; put a "
+                "stage without pseudo_label_momentum before it, or give a run as init"
+            )
         return self
 
     def dump(self) -> str:

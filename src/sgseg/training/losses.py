@@ -46,6 +46,22 @@ def contrastive_loss(images: Tensor, reports: Tensor, same: Tensor, temperature:
     return loss
 
 
+def language_vision_loss(predicted: Tensor, contrastive: Tensor) -> Tensor:
+    """Language-vision (LV) loss of LViT (Li et al., IEEE TMI 2024): 1 - cosine of prediction and mask.
+
+    Args:
+        predicted: probabilities (B, 1, H, W).
+        contrastive: masks (B, 1, H, W) of other images with the most similar report; where one is empty, its
+            image is left out.
+
+    Returns:
+        Scalar, the mean over the images that are left; 0 where none is.
+    """
+    predicted, contrastive = predicted.flatten(1), contrastive.flatten(1)
+    has = contrastive.any(1)
+    return ((1 - F.cosine_similarity(predicted, contrastive)) * has).sum() / has.sum().clamp(min=1)
+
+
 def mask_words(
     input_ids: Tensor, attention_mask: Tensor, special: Sequence[int], mask_id: int, vocabulary: int
 ) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import DataLoader
 
-from sgseg.anatomy import N_ZONESETS, ZONES
+from sgseg.anatomy import ZONES
 from sgseg.models import repeat_features
 from sgseg.models.interface import Alignable
 from sgseg.reports import NO_REPORT
@@ -41,7 +41,7 @@ def choose_reports(own: Tensor, zones: Tensor, shares: Reports) -> Tensor:
     """The report that guides each image in training: true, corrupted, or the model's own.
 
     Args:
-        own: index of the model's own report, (B,) int64.
+        own: the model's own report, index of its ZoneSet or `NO_REPORT`, (B,) int64.
         zones: true zones (B, 6); NaN where not known, and then the model's own report is taken.
         shares: how often which.
     """
@@ -53,7 +53,7 @@ def choose_reports(own: Tensor, zones: Tensor, shares: Reports) -> Tensor:
     chosen = torch.where(
         draw < shares.true, true, torch.where(draw < shares.true + shares.corrupted, corrupted, own)
     )
-    return torch.where(zones.isnan().any(1), own, chosen % N_ZONESETS)
+    return torch.where(zones.isnan().any(1), own, chosen)
 
 
 class StageModule(L.LightningModule):
@@ -97,21 +97,32 @@ class StageModule(L.LightningModule):
             losses = self._segment(images, masks, zones)
         shown = {f"train/{name}": loss for name, loss in losses.items()}
         self.log_dict(shown, on_step=False, on_epoch=True, batch_size=len(images))
-        weights = {"zone_loss": self.stage.zone_weight}
+        weights = {
+            "zone_loss": self.stage.zone_weight,
+            "language_vision_loss": self.stage.language_vision_weight,
+        }
         return torch.stack([weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum()
 
     def _segment(self, images: Tensor, masks: Tensor, zones: Tensor) -> dict[str, Tensor]:
         encoded = self.network.encode(images)
-        own = zone_index(encoded.zone_logits.detach() > 0)
+        own = self.own_reports(encoded.zone_logits.detach())
         reads = self.network.reads_reports
         paths = [choose_reports(own, zones, self.config.reports)] if reads else []
         if self.config.reports.unguided or not reads:
             paths.insert(0, torch.full_like(own, NO_REPORT))
         logits = self._decode(repeat_features(encoded.features, len(paths)), torch.cat(paths))
-        losses = {"mask_loss": mask_loss(logits.float(), torch.cat([masks] * len(paths)))}
+        losses = self._mask_losses(logits.float(), torch.cat([masks] * len(paths)))
         if self.network.writes_reports:
             losses["zone_loss"] = zone_loss(encoded.zone_logits.float(), zones)
         return losses
+
+    def own_reports(self, zone_logits: Tensor) -> Tensor:
+        """The report that the network writes, (B,); `NO_REPORT` if it writes none. Zone logits are (B, 6)."""
+        reports = zone_index(zone_logits > 0)
+        return reports if self.network.writes_reports else torch.full_like(reports, NO_REPORT)
+
+    def _mask_losses(self, logits: Tensor, masks: Tensor) -> dict[str, Tensor]:
+        return {"mask_loss": mask_loss(logits, masks)}
 
     def _align(self, images: Tensor, zones: Tensor) -> Tensor:
         """Contrastive loss of the images whose report is known."""
@@ -143,7 +154,7 @@ class StageModule(L.LightningModule):
             return None
         truth, known = batch.masks.bool(), ~batch.zones.isnan()
         encoded = self.network.encode(images)
-        own = zone_index(encoded.zone_logits > 0)
+        own = self.own_reports(encoded.zone_logits)
         text = torch.where(known.all(1), zone_index(batch.zones), own)
         reports = {"dice_none": torch.full_like(own, NO_REPORT)}
         if self.network.reads_reports:

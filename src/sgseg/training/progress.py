@@ -25,7 +25,10 @@ from sgseg.training.sets import Batch
 
 _SAMPLES = 6
 _CURVES = {
-    "loss": ("train/mask_loss", "train/zone_loss", "train/contrastive_loss", "valid/contrastive_loss"),
+    "loss": (
+        *("train/mask_loss", "train/zone_loss", "train/language_vision_loss"),
+        *("train/contrastive_loss", "valid/contrastive_loss"),
+    ),
     "valid": ("valid/dice_none", "valid/dice_self", "valid/dice_text", "valid/zone_accuracy"),
 }
 

@@ -35,7 +35,8 @@ from sgseg.training.cpu import bfloat16_pays, keep_freed_memory
 from sgseg.training.module import StageModule, standardise, zone_index
 from sgseg.training.networks import WEIGHTS, AnyNetwork, initial, state
 from sgseg.training.progress import Progress, Samples
-from sgseg.training.sets import Batches, check, loader, training_sets, validation_sets
+from sgseg.training.semi_supervised import SemiSupervisedModule
+from sgseg.training.sets import Batches, check, loader, training_sets, unlabelled_set, validation_sets
 
 _VALIDATION_BATCH = 64
 
@@ -51,7 +52,7 @@ def start(config: Config, folder: Path) -> Path:
     """
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is there already; go on with --resume {folder}, or choose another --out")
-    check(config.data)
+    check(config)
     folder.mkdir(parents=True, exist_ok=True)
     with atomic(folder / "config.yaml") as temporary:
         temporary.write_text(config.dump(), encoding="utf-8")
@@ -93,7 +94,7 @@ def _train_stage(network: AnyNetwork, config: Config, number: int, run: Path, pr
     last, best, finished = folder / "last.ckpt", folder / "best.ckpt", folder / "finished"
     if not finished.is_file():
         folder.mkdir(exist_ok=True)
-        module = StageModule(network, config, number, training_sets(config.data, stage, config.seed))
+        module = _module(network, config, number)
         valid = Batches(validation_sets(config.data, stage), _VALIDATION_BATCH, None)
         trainer = _trainer(config, stage, folder, precision)
         try:
@@ -110,6 +111,15 @@ def _train_stage(network: AnyNetwork, config: Config, number: int, run: Path, pr
     return network
 
 
+def _module(network: AnyNetwork, config: Config, number: int) -> StageModule:
+    stage = config.stages[number - 1]
+    sets = training_sets(config.data, stage, config.seed)
+    if stage.pseudo_label_momentum is None:
+        return StageModule(network, config, number, sets)
+    rest = unlabelled_set(config.data, stage, config.seed)
+    return SemiSupervisedModule(network, config, number, sets, rest)
+
+
 @torch.no_grad()
 def _fill_bank(network: PrototypeNetwork, config: Config, stage: Stage) -> None:
     """Distils the prototypes from the training images that have a report, as the warm-up left the network."""
@@ -123,6 +133,7 @@ def _fill_bank(network: PrototypeNetwork, config: Config, stage: Stage) -> None:
         pairs.append((*network.align(images, zone_index(zones), table), zones))
     queries, reports, zones = (torch.cat(column) for column in zip(*pairs, strict=True))
     network.bank.distil(queries, reports, zones)
+    network.train()  # Lightning trains a network in the mode that it finds it in
 
 
 def _trainer(config: Config, stage: Stage, folder: Path, precision: str) -> L.Trainer:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from sgseg.data import phantom, read_cases
-from sgseg.errors import ConfigError
+from sgseg.data import Case, phantom, read_cases, split_names
+from sgseg.errors import ConfigError, DataError
 from sgseg.imaging import ChestXray, fit, fit_mask
 from sgseg.training.cache import Arrays, decode
-from sgseg.training.config import Data, Stage
+from sgseg.training.config import Config, Data, Stage
 
 PHANTOM_SEED = 1_000_000
 """First seed of the phantoms that are trained on; those of the demo and the tests lie below it."""
@@ -41,13 +43,14 @@ class Batches(IterableDataset[Batch]):
         """
         Args:
             sets: decoded sets and how often each example of them counts.
-            batch: examples per batch.
+            batch: examples per batch; all there are, if there are fewer.
             seed: of the order; None keeps the examples in order, and all of them.
         """
-        self.sets, self.batch, self.seed = [arrays for arrays, _ in sets], batch, seed
+        self.sets, self.seed = [arrays for arrays, _ in sets], seed
         self.order: NDArray[np.int64] = np.concatenate(
             [np.tile([(i, j) for j in range(len(arrays))], (n, 1)) for i, (arrays, n) in enumerate(sets)]
         )
+        self.batch = min(batch, len(self.order))
 
     def __len__(self) -> int:
         whole, part = divmod(len(self.order), self.batch)
@@ -76,26 +79,65 @@ def loader(batches: Batches) -> DataLoader[Batch]:
     return DataLoader(batches, batch_size=None)
 
 
-def check(data: Data) -> None:
+def check(config: Config) -> None:
     """Finds out before anything is begun whether the data are there.
 
     Raises:
         ConfigError, DataError: they are not; the message says what is missing.
     """
+    data = config.data
+    if "valid" not in split_names(_root(data)):
+        raise DataError(
+            f"{data.root} has no split 'valid', which chooses the epoch; move some patients' rows from "
+            "train.csv to valid.csv"
+        )
     for split in ("train", "valid"):
         read_cases(_root(data), split)
     if data.negatives is not None:
         read_cases(data.negatives, "train")
+    labelled, rest = split_labelled(read_cases(_root(data), "train"), data.labelled, config.seed)
+    if not rest and any(stage.pseudo_label_momentum is not None for stage in config.stages):
+        raise ConfigError(f"data.labelled={data.labelled} leaves no patient to label; lower it")
+    reported = all(any(case.zones is not None for case in cases) for cases in (labelled, rest))
+    if not reported and any(stage.language_vision_weight for stage in config.stages):
+        raise ConfigError("the language-vision loss needs reports, and none is known; set its weight to 0")
+
+
+def split_labelled(cases: Sequence[Case], share: float, seed: int) -> tuple[list[Case], list[Case]]:
+    """Those whose masks are known, and the rest.
+
+    Args:
+        cases: of the training split.
+        share: of the images that are labelled, reached with whole patients; at least one patient is.
+        seed: draws the patients.
+    """
+    images = Counter(case.patient for case in cases)
+    order = np.random.default_rng(seed).permutation(sorted(images))
+    reached = np.cumsum([images[patient] for patient in order])
+    known = set(order[: np.searchsorted(reached, round(share * len(cases))) + 1])
+    return [c for c in cases if c.patient in known], [c for c in cases if c.patient not in known]
 
 
 def training_sets(data: Data, stage: Stage, seed: int) -> list[tuple[Arrays, int]]:
-    """The training split, the healthy X-rays and the phantoms of a stage, with their repeats."""
-    sets = [(decode(read_cases(_root(data), "train"), stage.size), 1)]
+    """The training split, the healthy X-rays and the phantoms of a stage, with their repeats.
+
+    Where masks are learned, the split is its labelled part.
+    """
+    cases: Sequence[Case] = read_cases(_root(data), "train")
+    if stage.objective == "segmentation":
+        cases, _ = split_labelled(cases, data.labelled, seed)
+    sets = [(decode(cases, stage.size), 1)]
     if data.negatives is not None:
         sets.append((decode(read_cases(data.negatives, "train"), stage.size), data.negatives_repeat))
     if stage.phantoms:
         sets.append((_phantoms(stage.phantoms, PHANTOM_SEED + seed, stage.size), 1))
     return sets
+
+
+def unlabelled_set(data: Data, stage: Stage, seed: int) -> Arrays:
+    """The rest of the training split, with empty masks: theirs are not opened."""
+    _, cases = split_labelled(read_cases(_root(data), "train"), data.labelled, seed)
+    return decode([replace(case, mask=None) for case in cases], stage.size)
 
 
 def validation_sets(data: Data, stage: Stage) -> list[tuple[Arrays, int]]:

@@ -231,30 +231,5 @@ class LViT(nn.Module):
         return self.decode(encoded.features, report, self.report_encoder()), encoded.zone_logits
 
 
-def iterate_pseudo_label(previous: Tensor, current: Tensor, momentum: float = 0.99) -> Tensor:
-    """Exponential pseudo-label iteration (EPI): the label of an unlabelled image follows the network slowly.
-
-    Args:
-        previous: the pseudo-label so far, probabilities of any shape.
-        current: what the network says now.
-        momentum: how much of the former stays.
-    """
-    return torch.lerp(current, previous, momentum)
-
-
-def language_vision_loss(pseudo: Tensor, contrastive: Tensor) -> Tensor:
-    """Language-vision (LV) loss of images without a mask: 1 - cosine of pseudo-label and contrastive label.
-
-    Args:
-        pseudo: probabilities (B, 1, H, W), of the network or of `iterate_pseudo_label`.
-        contrastive: true masks (B, 1, H, W) of the images whose reports are the most similar; with 64
-            possible reports there is one with the same report. The paper weighs the loss by 0.1.
-
-    Returns:
-        Scalar.
-    """
-    return 1 - F.cosine_similarity(pseudo.flatten(1), contrastive.flatten(1)).mean()
-
-
 def _twice(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(ConvNormAct(inputs, outputs), ConvNormAct(outputs, outputs))
