@@ -8,8 +8,10 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sgseg.data import phantom
+from sgseg.imaging import read
 
 ROOT = Path(__file__).parents[1]
 
@@ -39,6 +41,50 @@ def test_ratios_compare_calls_of_the_same_round() -> None:
     eight = next(row for row in rows if (row["system"], row["batch"]) == ("ours", 8))
     assert eight["images_per_second"] == pytest.approx(8)
     assert inference.table(rows).count("\n") == len(rows) + 1
+
+
+def test_the_viewers_times_are_medians_of_each_film() -> None:
+    viewer = load("viewer")
+    (row,) = viewer.summarise({"2048×2500, PNG": ([900.0, 1000.0, 3000.0], [*range(1, 100), 500.0])})
+    assert (row["megapixels"], row["opened_ms"], row["clicks"]) == (pytest.approx(5.12), 1000, 100)
+    assert (row["click_median_ms"], row["click_p95_ms"]) == (50.5, pytest.approx(95.05))
+    assert "| 2048×2500, PNG | 5.1 | 1000 | 50 | 95 | 100 |" in viewer.table([row])
+
+
+def test_the_viewers_films_are_the_same_as_png_and_as_dicom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pydicom")
+    viewer = load("viewer")
+    monkeypatch.setattr(viewer, "FILMS", {"96×80, PNG": (96, 80), "96×80, DICOM": (96, 80)})
+    plain, tagged = (read(viewer.save_film(name, tmp_path)) for name in viewer.FILMS)
+    assert plain.pixels.shape == (80, 96) and (plain.laterality, tagged.laterality) == ("assumed", "tagged")
+    assert np.corrcoef(plain.pixels.ravel(), tagged.pixels.ravel())[0, 1] > 0.999  # stretched otherwise
+
+
+def test_the_input_checks_table_counts_what_is_above_the_limit(tmp_path: Path) -> None:
+    check = load("input_check")
+    kind = check.Kind("letters", "be refused", [])
+    row = check.summary(kind, np.array([0.5, 1.0, 1.5, 2.5], dtype=np.float32))
+    assert (row["pictures"], row["refused"]) == (4, 2)
+    assert (row["least"], row["median"], row["most"]) == (0.5, 1.25, 2.5)
+    assert check.table([row]).endswith("| letters | 4 | be refused | 2 (50%) | 0.50 | 1.25 | 2.50 |")
+    card = {"limit": 2.0, "margin": 1.3}
+    document = {"model": {"name": "m", "version": "1"}, "input_check": card, "rows": [row]}
+    assert "should not: none." in check.page(document)
+    missed = {**row, "refused": 1}
+    assert "should not: letters." in check.page({**document, "rows": [missed]})
+
+
+def test_the_input_check_looks_at_every_readable_picture_of_a_folder(tmp_path: Path) -> None:
+    check = load("input_check")
+    for seed in (1, 2):
+        Image.fromarray(phantom.draw(seed).pixels).save(tmp_path / f"{seed}.png")
+    (tmp_path / "note.txt").write_text("no picture")
+    kinds = {kind.name: kind for kind in check.kinds(64, None, None, [tmp_path], [])}
+    assert len(kinds[f"X-rays of {tmp_path.name}"].squares) == 2
+    assert {"phantoms", "pages of text", "noise, fine to coarse"} <= set(kinds)
+    assert all(square.shape == (64, 64) for kind in kinds.values() for square in kind.squares)
 
 
 def test_the_artefact_segments() -> None:

@@ -12,11 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from PIL import Image
 
 from sgseg.errors import ImageError
-from sgseg.imaging import SUFFIXES, Box, ChestXray, fit, fit_mask, read, restore
+from sgseg.imaging import SUFFIXES, Box, ChestXray, Hanging, fit, fit_mask, read, restore
 from sgseg.imaging.geometry import content_box
 from sgseg.imaging.polarity import MARGIN, thumbnail
 
@@ -302,6 +305,27 @@ def test_mask_and_picture_share_their_geometry() -> None:
 def test_restore_of_a_square_without_borders_is_the_same() -> None:
     probability = np.random.default_rng(0).random((224, 224), dtype=np.float32)
     np.testing.assert_array_equal(restore(probability, ChestXray.from_array(chest(224, 224))), probability)
+
+
+@pytest.mark.parametrize(
+    "hanging", [Hanging(), Hanging(mirror=True), Hanging(transpose=True, upside_down=True)]
+)
+@pytest.mark.parametrize(("height", "width"), [(700, 611), (257, 900), (90, 100)])
+def test_restore_in_bands_is_as_in_one_go(height: int, width: int, hanging: Hanging) -> None:
+    probability = np.random.default_rng(0).random((224, 224), dtype=np.float32)
+    xray = ChestXray(np.zeros((height, width), np.float32), Box(0, 0, height, width), hanging=hanging)
+    restored = hanging.hung(restore(probability, xray))
+    whole = Image.fromarray(probability).resize(restored.shape[::-1], Image.Resampling.BILINEAR)
+    np.testing.assert_allclose(restored, whole, atol=1e-5)
+
+
+@given(
+    hanging=st.builds(Hanging, st.booleans(), st.booleans(), st.booleans()),
+    array=hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=7)),
+)
+def test_hung_and_stored_undo_each_other(hanging: Hanging, array: NDArray[np.uint8]) -> None:
+    np.testing.assert_array_equal(hanging.stored(hanging.hung(array)), array)
+    np.testing.assert_array_equal(hanging.hung(hanging.stored(array)), array)
 
 
 def _png_header(width: int, height: int) -> bytes:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sgseg.anatomy import ZONES, Laterality, ZoneSet
 from sgseg.batch.inputs import result_names
 from sgseg.errors import ImageError, MissingExtraError, NotApplicableError
@@ -27,7 +29,7 @@ class Results:
     """What became of the files.
 
     Attributes:
-        settings: model, guidance, threshold, laterality and report that all of them share.
+        settings: model, guidance, threshold, laterality, report and the masks' orientation, which all share.
         images: one entry for each image that was predicted, as in predictions.json.
         not_applicable: one entry for each that is no frontal chest X-ray: its path, the reason, the message.
         failed: one entry for each that could not be read: its path and why.
@@ -55,6 +57,9 @@ def predict_files(
     force: bool = False,
 ) -> Results:
     """Predicts files and writes `<name>_mask.png`, `<name>_overlay.png` and predictions.json.
+
+    A mask has the file's own rows and columns, so that it lies on the file's pixels in any program; an
+    overlay hangs the standard way, as people look at it.
 
     Args:
         predictor: does it.
@@ -99,13 +104,14 @@ def _predict_file(
 ) -> None:
     try:
         xray = read(path, force)
+        prediction = predictor.predict_batch([xray], guidance, None if report is None else [report])[0]
+        prediction.applicable(str(path), force)
     except NotApplicableError as error:
         results.not_applicable.append({"image": str(path), "reason": error.reason, "error": str(error)})
         return
     except (ImageError, MissingExtraError) as error:
         results.failed.append({"image": str(path), "error": str(error)})
         return
-    prediction = predictor.predict_batch([xray], guidance, None if report is None else [report])[0]
     save_mask(prediction.mask, out / f"{name}_mask.png")
     hung, has_sides = xray.hanging.hung, xray.laterality != "none"
     picture = overlay(hung(xray.pixels), hung(prediction.mask), sides=has_sides)
@@ -122,6 +128,7 @@ def _settings(
         "guiding_zones": None if report is None else list(report.vector),
         "threshold": predictor.threshold,
         "laterality": laterality.value,
+        "orientation": "file",  # of the masks: the file's own rows and columns
     }
 
 
@@ -152,7 +159,7 @@ def describe(prediction: Prediction, laterality: Laterality) -> dict[str, Any]:
             zone.name(laterality): None if math.isnan(p) or not prediction.has_sides else p
             for zone, p in zip(ZONES, prediction.zone_probabilities, strict=True)
         },
-        "lesion_fraction": float(mask.mean()),
+        "lesion_fraction": np.count_nonzero(mask) / mask.size,
         "uncertainty": prediction.uncertainty,
         "size": [mask.shape[1], mask.shape[0]],
         "view": xray.view,

@@ -21,16 +21,20 @@ def save_picture(picture: Image.Image, path: Path) -> None:
 def png_bytes(greys: NDArray[np.uint8]) -> bytes:
     """An 8-bit grey PNG of (H, W) uint8."""
     file = BytesIO()
-    Image.fromarray(greys).save(file, format="PNG", compress_level=1)  # the time counts here, not the size
+    # The time counts here, not the size; and with runs alone grain packs faster and better.
+    Image.fromarray(greys).save(file, format="PNG", compress_level=1, compress_type=Image.RLE)
     return file.getvalue()
 
 
 def run_lengths(mask: NDArray[np.bool_]) -> list[int]:
     """A mask, (H, W) bool, as COCO's uncompressed RLE: down the columns, background first."""
-    flat = mask.ravel(order="F")
-    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    lengths: list[int] = np.diff(changes, prepend=0, append=flat.size).tolist()
-    return [0, *lengths] if flat[0] else lengths
+    height, width = mask.shape
+    # Looked for along the rows, as they lie in memory: many times faster in a film of several megapixels.
+    above, column = np.divmod(np.flatnonzero(mask[1:] != mask[:-1]), width)
+    next_column = np.flatnonzero(mask[-1, :-1] != mask[0, 1:]) + 1
+    changes = np.sort(np.concatenate((column * height + above + 1, next_column * height)))
+    lengths: list[int] = np.diff(changes, prepend=0, append=mask.size).tolist()
+    return [0, *lengths] if mask[0, 0] else lengths
 
 
 def save_mask(mask: NDArray[np.bool_], path: Path) -> None:

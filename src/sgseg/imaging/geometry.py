@@ -26,6 +26,7 @@ Not on a multiple of half a step, so that rounding does not decide and a negativ
 
 _SHARE = 0.98  # of a bar's line; the rest may be a frame's thin line or the edge of a marker
 _MOST = 0.4
+_BAND = 256  # rows resized at once: of nine megapixels in one go, the memory takes longer than the arithmetic
 
 
 class Box(NamedTuple):
@@ -132,8 +133,7 @@ def restore(probability: NDArray[np.float32], xray: ChestXray) -> NDArray[np.flo
         (H, W) float32 in the X-ray's own rows and columns; zero outside its content.
     """
     whole = np.zeros(xray.pixels.shape, dtype=np.float32)
-    height, width = xray.hanging.hung(whole[xray.content.slices]).shape
-    whole[xray.content.slices] = xray.hanging.stored(_resize(probability, height, width))
+    _resize_onto(xray.hanging.hung(whole[xray.content.slices]), probability)  # a view: it lands in `whole`
     return whole
 
 
@@ -143,3 +143,16 @@ def _resize(pixels: NDArray[np.float32], height: int, width: int) -> NDArray[np.
         return pixels
     image = Image.fromarray(np.ascontiguousarray(pixels))
     return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _resize_onto(target: NDArray[np.float32], pixels: NDArray[np.float32]) -> None:
+    """Writes the pixels, in the target's size, into the target; as `_resize`, but for rounding."""
+    if pixels.shape == target.shape:
+        target[:] = pixels
+        return
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    (rows, columns), (height, width) = pixels.shape, target.shape
+    for top in range(0, height, _BAND):
+        bottom = min(top + _BAND, height)
+        box = (0, top / height * rows, columns, bottom / height * rows)
+        target[top:bottom] = image.resize((width, bottom - top), Image.Resampling.BILINEAR, box)

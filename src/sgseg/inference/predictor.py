@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class Predictor:
         report: str | ZoneSet | None = None,
         guidance: Guidance | str | None = None,
         laterality: Laterality | str = Laterality.PATIENT,
+        force: bool = False,
     ) -> Prediction:
         """Predicts the lesion of one X-ray; no text is needed.
 
@@ -46,8 +47,10 @@ class Predictor:
             report: the user's words or zones, to guide instead of the model's own report.
             guidance: `none`, `self` or `self-soft`; by default what was best on the validation split.
             laterality: whose left the words of `report` mean; the patient's unless said otherwise.
+            force: predict it even if tags, colours or its looks speak against a frontal chest X-ray.
 
         Raises:
+            NotApplicableError: it is not a frontal chest X-ray.
             ImageError: the image is not a readable X-ray.
             ReportError: the report is not understood, or `guidance` is `text` and there is none.
         """
@@ -57,12 +60,15 @@ class Predictor:
         )
         if (source is Guidance.TEXT) != (zones is not None):
             raise ReportError(f"guidance {source.value!r} and report {report!r} do not fit; give one of them")
-        return self.predict_batch([_xray(image)], source, None if zones is None else [zones])[0]
+        xray = _xray(image, force)
+        prediction = self.predict_batch([xray], source, None if zones is None else [zones])[0]
+        name = "the array" if xray.path is None else str(xray.path)
+        return prediction.applicable(name, force or xray.against is not None)
 
     def predict_batch(
         self, xrays: Sequence[ChestXray], guidance: Guidance, zones: Sequence[ZoneSet] | None = None
     ) -> list[Prediction]:
-        """Predicts several X-rays at once.
+        """Predicts several X-rays at once, whatever speaks against them: `Prediction.applicable` refuses.
 
         Args:
             xrays: at least one.
@@ -98,6 +104,7 @@ class Predictor:
             ReportError: `zones` are missing, or the model's own report is asked for and it writes none.
         """
         began = time.perf_counter() if began is None else began
+        xrays = _judged(xrays, encoded)
         if guidance is Guidance.TEXT and zones is None:
             raise ReportError("text guidance needs a report for each X-ray")
         if guidance in (Guidance.SELF, Guidance.SELF_SOFT) and not self.runtime.writes_reports:
@@ -107,9 +114,12 @@ class Predictor:
         probabilities = [restore(square, xray) for square, xray in zip(squares, xrays, strict=True)]
         seconds = (time.perf_counter() - began) / len(xrays)
         model = self.runtime.identity
+        maps = [None] * len(xrays) if encoded.attention is None else encoded.attention
         return [
-            Prediction(xray, p, self.threshold, tuple(map(float, row)), report, guidance, model, seconds)
-            for xray, p, row, report in zip(xrays, probabilities, encoded.zones, reports, strict=True)
+            Prediction(xray, p, self.threshold, tuple(map(float, z)), report, guidance, model, seconds, look)
+            for xray, p, z, report, look in zip(
+                xrays, probabilities, encoded.zones, reports, maps, strict=True
+            )
         ]
 
     def _own_reports(self, encoded: Encoded) -> list[ZoneSet | None]:
@@ -130,7 +140,18 @@ class Predictor:
         return self.runtime.decode(encoded.features, np.array(chosen, dtype=np.int64))
 
 
-def _xray(image: str | Path | NDArray[Any] | ChestXray) -> ChestXray:
+def _xray(image: str | Path | NDArray[Any] | ChestXray, force: bool) -> ChestXray:
     if isinstance(image, ChestXray):
         return image
-    return ChestXray.from_array(image) if isinstance(image, np.ndarray) else read(image)
+    return ChestXray.from_array(image) if isinstance(image, np.ndarray) else read(image, force)
+
+
+def _judged(xrays: Sequence[ChestXray], encoded: Encoded) -> Sequence[ChestXray]:
+    """The X-rays; those that the model has seen nothing like say so in `against`."""
+    if encoded.strangeness is None:
+        return xrays
+    reason = "it looks unlike the X-rays that the model knows (distance {:.2f}, limit 1)"
+    return [
+        replace(xray, against=reason.format(far)) if far > 1 and xray.against is None else xray
+        for xray, far in zip(xrays, encoded.strangeness, strict=True)
+    ]

@@ -40,10 +40,16 @@ class Encoded(NamedTuple):
         features: what `Runtime.decode` takes; each array has the B images along its first axis.
         zones: zone probabilities, (B, 6) float32, in the order of `anatomy.ZONES`; NaN from a model that
             writes no report.
+        attention: where the model looked for each zone, (B, 6, h, w) float32 on a grid over the square image;
+            each map sums to 1. None from a model without such maps.
+        strangeness: how far each image is from the X-rays of the training, (B,) float32; above 1 it is
+            refused. None from a model that does not know.
     """
 
     features: tuple[NDArray[Any], ...]
     zones: NDArray[np.float32]
+    attention: NDArray[np.float32] | None = None
+    strangeness: NDArray[np.float32] | None = None
 
 
 class Runtime(Protocol):
@@ -102,14 +108,19 @@ class OnnxRuntime:
         self.size = int(card["size"])
         self.guidance = Guidance(card["guidance"])
         self.writes_reports = bool(card.get("writes_reports", True))
-        self._inputs = [node.name for node in self._decode.get_inputs()]
+        self._limit = np.float32(card.get("input_check", {}).get("limit", np.inf))
+        self._outputs = [node.name for node in self._encode.get_outputs()]
+        self._features = [node.name for node in self._decode.get_inputs() if node.name in self._outputs]
 
     def encode(self, images: NDArray[np.uint8]) -> Encoded:
-        zones, *features = self._encode.run(None, {"images": images})
-        return Encoded(tuple(features), zones)
+        found = dict(zip(self._outputs, self._encode.run(None, {"images": images}), strict=True))
+        features = tuple(found[name] for name in self._features)
+        # Weights from before 0.3 have neither attention nor distance.
+        strangeness = found["distance"] / self._limit if "distance" in found else None
+        return Encoded(features, found["zones"], found.get("attention"), strangeness)
 
     def decode(self, features: tuple[NDArray[Any], ...], reports: NDArray[np.int64]) -> NDArray[np.float32]:
-        feeds = dict(zip(self._inputs, (reports, *features), strict=True))
+        feeds = {"reports": reports, **dict(zip(self._features, features, strict=True))}
         probability: NDArray[np.float32] = self._decode.run(None, feeds)[0]
         return probability
 

@@ -179,7 +179,8 @@ class Service:
             SGSegError: the image cannot be predicted.
         """
         key, source = await self._source(image, image_id, force)
-        return key, await asyncio.wrap_future(self.engine.submit(key, source, question))
+        prediction = await asyncio.wrap_future(self.engine.submit(key, source, question))
+        return key, prediction.applicable(_name(image), force)
 
     def picture(self, image_id: str) -> bytes:
         """A kept X-ray as a person sees it: hung the standard way, bones bright, an 8-bit PNG."""
@@ -194,13 +195,11 @@ class Service:
         if image is None:
             assert image_id is not None
             return image_id, self._kept(image_id)
-        content, name = await image.read(), image.filename or "the image"
+        content = await image.read()
         key = await to_thread.run_sync(lambda: hashlib.sha256(content).hexdigest())
         if look := self.engine.looks.get(key):
-            if look.xray.against and not force:
-                raise NotApplicableError(name, look.xray.against)
             return key, look
-        reading = partial(read_bytes, content, name, force, self.limits.pixels)
+        reading = partial(read_bytes, content, _name(image), force, self.limits.pixels)
         return key, await to_thread.run_sync(reading, limiter=self._decoders)
 
     def _kept(self, image_id: str) -> Look:
@@ -208,6 +207,10 @@ class Service:
         if look is None:
             raise HTTPException(404, "this image is not kept, or no longer; send the file")
         return look
+
+
+def _name(image: UploadFile | None) -> str:
+    return (image and image.filename) or "the image"
 
 
 def _zones_named(text: str, laterality: Laterality) -> ZoneSet:
@@ -261,6 +264,7 @@ _Force = Annotated[bool, Form(description="Predict what is no frontal chest X-ra
 _Encoding = Annotated[MaskEncoding, Form(description="How JSON holds the mask.")]
 _Orientation = Annotated[Orientation, Form(description="Whose rows and columns the mask has.")]
 _Probability = Annotated[bool, Form(description="Send the probabilities as well.")]
+_Attention = Annotated[bool, Form(description="Send where the model looked for each zone as well.")]
 
 
 def _failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -293,6 +297,7 @@ def _add_predictions(app: FastAPI) -> None:
         mask_encoding: _Encoding = MaskEncoding.PNG,
         orientation: _Orientation = Orientation.FILE,
         probability: _Probability = False,
+        attention: _Attention = False,
     ) -> Any:
         key, prediction = await service.predict(image, image_id, question, force)
         if _PNG in request.headers.get("Accept", ""):
@@ -300,7 +305,7 @@ def _add_predictions(app: FastAPI) -> None:
             return Response(await to_thread.run_sync(mask_png, mask), media_type=_PNG)
         name = image.filename or "" if image else ""
         return await to_thread.run_sync(
-            answer, prediction, name, key, laterality, mask_encoding, orientation, probability
+            answer, prediction, name, key, laterality, mask_encoding, orientation, probability, attention
         )
 
     @app.post(
@@ -332,7 +337,7 @@ def _add_predictions(app: FastAPI) -> None:
                 _, code = _status(error)
                 return FailedImage(name=name, error=Problem(code=code, message=str(error)))
             return await to_thread.run_sync(
-                answer, prediction, name, key, laterality, mask_encoding, orientation, False
+                answer, prediction, name, key, laterality, mask_encoding, orientation, False, False
             )
 
         return BatchAnswer(results=await asyncio.gather(*map(one, images)))

@@ -8,12 +8,12 @@ decoder alone.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from queue import Empty, Full, Queue
 from threading import Lock, Thread
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -112,7 +112,7 @@ class Engine:
         """Starts the thread, after a first run that makes the model allocate what it needs."""
         size = self.predictor.runtime.size
         ramp = np.linspace(0, 1, size * size, dtype=np.float32).reshape(size, size)
-        self.predictor.predict(ChestXray.from_array(ramp))
+        self.predictor.predict(ChestXray.from_array(ramp), force=True)
         self._thread = Thread(target=self._work, name="sgseg-engine", daemon=True)
         self._thread.start()
 
@@ -207,12 +207,22 @@ class Engine:
 
 def _row(encoded: Encoded, i: int) -> Encoded:
     """One image of a batch; copied, so that it does not keep the others in memory."""
-    return Encoded(tuple(f[i : i + 1].copy() for f in encoded.features), encoded.zones[i : i + 1].copy())
+
+    def own(array: Any) -> Any:
+        return None if array is None else array[i : i + 1].copy()
+
+    features, *others = encoded
+    return Encoded(tuple(map(own, features)), *map(own, others))
 
 
 def _stacked(rows: list[Encoded]) -> Encoded:
-    features = tuple(np.concatenate(same) for same in zip(*(row.features for row in rows), strict=True))
-    return Encoded(features, np.concatenate([row.zones for row in rows]))
+    """The inverse of `_row`."""
+
+    def joined(arrays: Sequence[Any]) -> Any:
+        return None if arrays[0] is None else np.concatenate(arrays)
+
+    features, *others = zip(*rows, strict=True)
+    return Encoded(tuple(map(joined, zip(*features, strict=True))), *map(joined, others))
 
 
 def _fail(jobs: list[Job], error: Exception) -> None:

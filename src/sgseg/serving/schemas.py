@@ -10,11 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from sgseg.anatomy import Laterality
+from sgseg.anatomy import ZONES, Laterality
 from sgseg.batch import describe
 from sgseg.formats import png_bytes, run_lengths
 from sgseg.inference import Prediction
 from sgseg.reports import Guidance
+
+_ATTENTION_DIGITS = 5
+"""Of a share of the attention: the grid has a few hundred cells."""
 
 
 class Orientation(str, Enum):
@@ -56,6 +59,17 @@ class RleMask(BaseModel):
     counts: list[int] = Field(description="Run lengths down the columns, background first, as in COCO.")
 
 
+class Attention(BaseModel):
+    """Where the model looked for each zone; no report changes it."""
+
+    box: tuple[int, int, int, int] = Field(
+        description="Where the grid lies in the mask's rows and columns: top, left, bottom, right."
+    )
+    maps: dict[str, list[list[float]]] = Field(
+        description="For each zone, in the order of zone_probabilities, the rows of the grid; their sum is 1."
+    )
+
+
 class Model(BaseModel):
     name: str
     version: str
@@ -83,6 +97,8 @@ _EXAMPLE: dict[str, Any] = {
     "lesion_fraction": 0.041,
     "uncertainty": 0.12,
     "size": [224, 224],
+    "orientation": "file",
+    "hanging": {"transpose": False, "upside_down": False, "mirror": False},
     "view": None,
     "against": None,
     "inverted": False,
@@ -90,6 +106,7 @@ _EXAMPLE: dict[str, Any] = {
     "seconds": 0.021,
     "mask": {"encoding": "rle", "size": [224, 224], "counts": [30120, 24, 200, 31, 19801]},
     "probability_png": None,
+    "attention": None,
 }
 
 
@@ -115,6 +132,10 @@ class Answer(BaseModel):
     lesion_fraction: float
     uncertainty: float
     size: tuple[int, int] = Field(description="Width and height of the file's picture.")
+    orientation: Orientation = Field(description="Whose rows and columns the mask has.")
+    hanging: dict[str, bool] = Field(
+        description="What turns the file's rows and columns to the standard: transposed, then turned over."
+    )
     view: str | None = None
     against: str | None = Field(None, description="Why it is no frontal chest X-ray; only where forced.")
     inverted: bool = Field(description="The file's greys were turned round.")
@@ -123,6 +144,9 @@ class Answer(BaseModel):
     mask: Annotated[PngMask | RleMask, Field(discriminator="encoding")]
     probability_png: str | None = Field(
         None, description="Of a lesion, 0…255, as an 8-bit grey PNG in base64; if asked for."
+    )
+    attention: Attention | None = Field(
+        None, description="If asked for, unless the model has none or the picture no left and right."
     )
 
 
@@ -153,6 +177,7 @@ def answer(
     encoding: MaskEncoding,
     orientation: Orientation,
     with_probability: bool,
+    with_attention: bool,
 ) -> Answer:
     """A prediction as JSON."""
     mask = turned(prediction.mask, prediction, orientation)
@@ -164,8 +189,10 @@ def answer(
         guidance=prediction.guidance,
         threshold=prediction.threshold,
         laterality=laterality,
+        orientation=orientation,
         mask=_rle(mask) if encoding is MaskEncoding.RLE else PngMask(data=_base64(mask_png(mask))),
         probability_png=None if probability is None else _base64(_probability_png(probability)),
+        attention=_attention(prediction, laterality, orientation) if with_attention else None,
         **describe(prediction, laterality),
     )
 
@@ -173,6 +200,24 @@ def answer(
 def turned(array: NDArray[Any], prediction: Prediction, orientation: Orientation) -> NDArray[Any]:
     """An array in the file's rows and columns, (H, W), as it is asked for."""
     return prediction.xray.hanging.hung(array) if orientation is Orientation.STANDARD else array
+
+
+def _attention(prediction: Prediction, laterality: Laterality, orientation: Orientation) -> Attention | None:
+    if prediction.attention is None or not prediction.has_sides:
+        return None
+    xray = prediction.xray
+    content = np.zeros(xray.pixels.shape, dtype=np.bool_)
+    content[xray.content.slices] = True
+    inside = turned(content, prediction, orientation)
+    rows, columns = (np.flatnonzero(inside.any(axis)) for axis in (1, 0))
+    box = (int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+    stored = orientation is Orientation.FILE
+    grids = [xray.hanging.stored(grid) if stored else grid for grid in prediction.attention]
+    maps = {
+        zone.name(laterality): grid.astype(float).round(_ATTENTION_DIGITS).tolist()
+        for zone, grid in zip(ZONES, grids, strict=True)
+    }
+    return Attention(box=box, maps=maps)
 
 
 def mask_png(mask: NDArray[np.bool_]) -> bytes:

@@ -13,7 +13,7 @@ export class ServiceError extends Error {
 }
 
 /** Sends `image` (a File), or asks about the image that the service keeps as `imageId`. */
-export async function predict({ image, imageId, zones, report, force = false, signal }) {
+export async function predict({ image, imageId, zones, report, force, probability, attention, signal }) {
   const form = new FormData();
   if (imageId) form.append("image_id", imageId);
   else form.append("image", image, image.name);
@@ -22,7 +22,8 @@ export async function predict({ image, imageId, zones, report, force = false, si
   if (force) form.append("force", "true");
   form.append("mask_encoding", "rle");
   form.append("orientation", "standard");
-  form.append("probability", "true");
+  if (probability) form.append("probability", "true");
+  if (attention) form.append("attention", "true");
   return (await request("v1/predict", { method: "POST", body: form, signal })).json();
 }
 

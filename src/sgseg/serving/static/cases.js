@@ -1,7 +1,9 @@
 // One opened X-ray: what the model said, what was corrected, and the way back.
 
 import * as api from "./api.js";
-import { combined, fromRle, pack, unpack } from "./masks.js";
+import { fromRle, union, without } from "./masks.js";
+
+const HEADER = 2 ** 16; // bytes in which DICOM's Patient ID is looked for
 
 export class Case {
   constructor(file) {
@@ -11,7 +13,7 @@ export class Case {
     this.force = false;
     this.reviewed = false;
     this.picture = null; // PNG
-    this.states = []; // { answer, touched }, the first is the model's
+    this.states = []; // { guide, answer, added, erased }, the first is the model's; the last two drawn by hand
     this.at = -1;
     this.preparing = null;
   }
@@ -52,29 +54,48 @@ export class Case {
   }
 
   async predictFirst() {
-    const answer = await api.predict({ image: this.file, force: this.force });
+    const answer = await api.predict({ image: this.file, force: this.force, attention: true });
     this.imageId = answer.image_id;
     this.picture = await api.picture(answer.image_id);
-    this.states = [{ answer, touched: pack(new Uint8Array(answer.mask.size[0] * answer.mask.size[1])) }];
+    this.states = [{ guide: {}, answer, added: [], erased: [] }];
     this.at = 0;
+  }
+
+  /** What tells patients apart: a subject ("sub-7_ap.png"), DICOM's Patient ID, or else the file. */
+  async patient() {
+    const [, subject] = this.name.match(/^(sub-[^_]+)_/i) ?? [];
+    return subject ?? patientId(await this.file.slice(0, HEADER).arrayBuffer()) ?? this.imageId;
   }
 
   /** Asks with other zones or words; what was drawn by hand stays. Without either: the model's own again. */
   async correct(guide, signal) {
-    const question = { ...guide, force: this.force, signal };
-    let answer;
+    const answer = await this.ask({ ...guide, signal });
+    this.push({ ...this.state, guide, answer });
+  }
+
+  /** The probability of a lesion in the current state, a grey PNG in base64. */
+  async probability() {
+    return (await this.ask({ ...this.state.guide, probability: true })).probability_png;
+  }
+
+  async ask(question) {
+    const asked = { ...question, force: this.force };
     try {
-      answer = await api.predict({ ...question, imageId: this.imageId });
+      return await api.predict({ ...asked, imageId: this.imageId });
     } catch (error) {
       if (error.status !== 404) throw error;
-      answer = await api.predict({ ...question, image: this.file }); // the service has let go of it
+      return api.predict({ ...asked, image: this.file }); // the service has let go of it
     }
-    this.push({ answer, touched: this.state.touched });
   }
 
   /** Keeps what was drawn by hand as a step of its own. */
-  draw(touched) {
-    this.push({ answer: this.state.answer, touched: pack(touched) });
+  draw(brushed, adds) {
+    const { added, erased } = this.state;
+    this.push(
+      adds
+        ? { ...this.state, added: union(added, brushed), erased: without(erased, brushed) }
+        : { ...this.state, added: without(added, brushed), erased: union(erased, brushed) },
+    );
   }
 
   push(state) {
@@ -91,12 +112,10 @@ export class Case {
     return true;
   }
 
-  touched() {
-    return unpack(this.state.touched, this.width * this.height);
-  }
-
-  mask(state = this.state) {
-    return combined(fromRle(state.answer.mask), unpack(state.touched, this.width * this.height));
+  /** The model's mask with what was drawn by hand. */
+  mask() {
+    const { answer, added, erased } = this.state;
+    return without(union(fromRle(answer.mask), added), erased);
   }
 }
 
@@ -107,4 +126,14 @@ export function zonesOf(answer) {
     probability,
     infected: answer.zones.includes(name),
   }));
+}
+
+/** DICOM's Patient ID (0010,0020), from a file's first bytes in little endian; undefined if there is none. */
+function patientId(buffer) {
+  const text = new TextDecoder("latin1").decode(buffer);
+  const at = text.startsWith("DICM", 128) ? text.indexOf("\x10\0\x20\0") : -1;
+  if (at < 0) return undefined;
+  const typed = text.startsWith("LO", at + 4); // else the length follows at once
+  const length = new DataView(buffer).getUint16(at + (typed ? 6 : 4), true);
+  return text.slice(at + 8, at + 8 + length).trim() || undefined;
 }

@@ -1,16 +1,27 @@
 // What can be taken away. Everything is made here; the service keeps nothing.
 
-import { greyPng, zip } from "./archive.js";
-import { area, boundingBox, toRle } from "./masks.js";
+import { crc32, greyPng, zip } from "./archive.js";
+import { area, boundingBox, bytes, stored, toRle } from "./masks.js";
 import { painted } from "./stage.js";
 
 const LATERALITY = "patient"; // of every word the viewer shows or writes
+const VALID_SHARE = 1 / 5;
 
-export async function maskPng(one) {
-  return greyPng(one.mask().map((value) => value * 255), one.width, one.height);
+/** The mask in the file's own rows and columns, so that it lies on the file's pixels in other programs. */
+export function maskPng(one) {
+  return asPng(...storedMask(one));
 }
 
-/** The X-ray with its mask, contour and side markers, at its own size. */
+/** [mask, width, height] */
+function storedMask(one) {
+  return stored(one.mask(), one.width, one.height, one.original.answer.hanging);
+}
+
+function asPng(mask, width, height) {
+  return greyPng(bytes(mask, width, height), width, height);
+}
+
+/** The X-ray with its mask, contour and side markers, as it hangs on the screen, at its own size. */
 export async function overlayPng(one) {
   const canvas = await painted(one);
   return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
@@ -21,43 +32,41 @@ export function json(one) {
 }
 
 function described(one) {
-  const { answer } = one.state;
-  const { mask: _, probability_png: __, ...rest } = answer;
-  const mask = one.mask();
+  const { mask: _, orientation: __, probability_png: ___, attention: ____, ...rest } = one.state.answer;
+  const [mask, width, height] = storedMask(one);
   return {
     ...rest,
     name: one.name,
     reviewed: one.reviewed,
     corrected: one.corrected,
     model_report: one.original.answer.report,
-    lesion_fraction: area(mask) / mask.length,
-    mask: toRle(mask, one.width, one.height),
+    lesion_fraction: area(mask) / (width * height),
+    orientation: "file",
+    mask: toRle(mask, width, height),
   };
 }
 
-/** Object detection's usual format, its masks as uncompressed run lengths. */
+/** Object detection's usual format; its masks as uncompressed run lengths, in the files' own rows and columns. */
 export function coco(cases) {
-  const names = fileNames(cases);
+  const masks = cases.map(storedMask);
   const images = cases.map((one, i) => ({
     id: i + 1,
-    file_name: `${names[i]}.png`,
-    width: one.width,
-    height: one.height,
+    file_name: one.name,
+    sha256: one.imageId,
+    width: masks[i][1],
+    height: masks[i][2],
     report: one.state.answer.report,
     laterality: LATERALITY,
   }));
-  const annotations = cases.map((one, i) => {
-    const mask = one.mask();
-    return {
-      id: i + 1,
-      image_id: i + 1,
-      category_id: 1,
-      segmentation: toRle(mask, one.width, one.height),
-      area: area(mask),
-      bbox: boundingBox(mask, one.width),
-      iscrowd: 1, // in COCO the sign of run lengths
-    };
-  });
+  const annotations = masks.map(([mask, width, height], i) => ({
+    id: i + 1,
+    image_id: i + 1,
+    category_id: 1,
+    segmentation: toRle(mask, width, height),
+    area: area(mask),
+    bbox: boundingBox(mask, height),
+    iscrowd: 1, // in COCO the sign of run lengths
+  }));
   return asJson({
     info: { description: "Annotated with SGSeg; research only" },
     images,
@@ -66,19 +75,33 @@ export function coco(cases) {
   });
 }
 
-/** A folder that `sgseg train` reads: train.csv, images and masks, as hung on the screen. */
+/** A folder that `sgseg train` reads: train.csv, valid.csv, images and masks, as hung on the screen. */
 export async function trainingFolder(cases) {
   const names = fileNames(cases);
   const rows = cases.map((one, i) =>
     [`images/${names[i]}.png`, `masks/${names[i]}.png`, one.state.answer.report, LATERALITY].map(quoted).join(","),
   );
-  const table = ["image,mask,report,laterality", ...rows, ""].join("\r\n");
-  const files = [["train.csv", new Blob([table])]];
+  const validates = await inValid(cases);
+  const table = (lines) => new Blob([["image,mask,report,laterality", ...lines, ""].join("\r\n")]);
+  const files = [["train.csv", table(rows.filter((_, i) => !validates[i]))]];
+  if (validates.includes(true)) files.push(["valid.csv", table(rows.filter((_, i) => validates[i]))]);
   for (const [i, one] of cases.entries()) {
     files.push([`images/${names[i]}.png`, one.picture]);
-    files.push([`masks/${names[i]}.png`, await maskPng(one)]);
+    files.push([`masks/${names[i]}.png`, await asPng(one.mask(), one.width, one.height)]);
   }
   return zip(files);
+}
+
+/**
+ * Which cases validate: about a fifth of the patients, at least one but not all. A patient's number decides, not
+ * chance, so that exports agree and can be put together.
+ */
+async function inValid(cases) {
+  const numbers = await Promise.all(cases.map(async (one) => crc32(new TextEncoder().encode(await one.patient()))));
+  const ordered = [...new Set(numbers)].sort((a, b) => a - b);
+  const below = ordered.filter((number) => number < VALID_SHARE * 2 ** 32).length;
+  const valid = ordered.slice(0, Math.min(Math.max(below, 1), ordered.length - 1));
+  return numbers.map((number) => valid.includes(number));
 }
 
 export function stem(one) {

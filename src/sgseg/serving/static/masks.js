@@ -1,96 +1,142 @@
-// Masks as arrays of 0 and 1, row after row, and as run lengths.
+// Masks as the places where they begin and end, ascending: [from, to, from, to, …], counted down the columns as in
+// COCO's run lengths. So a film of nine megapixels costs no more than the outline of its lesion.
 
-/** A mask from COCO's run lengths (down the columns, background first). */
-export function fromRle({ size: [height, width], counts }) {
-  const mask = new Uint8Array(height * width);
-  let at = 0;
-  counts.forEach((count, run) => {
-    if (run % 2)
-      for (let i = at; i < at + count; i++) mask[(i % height) * width + Math.floor(i / height)] = 1;
-    at += count;
-  });
-  return mask;
+/** A mask from COCO's run lengths (background first). */
+export function fromRle({ counts }) {
+  let place = 0;
+  const places = counts.map((count) => (place += count));
+  return places.slice(0, places.length - (places.length % 2)); // what follows the last run is background
 }
 
 /** COCO's run lengths of a mask. */
 export function toRle(mask, width, height) {
-  const counts = [];
-  let value = 0;
-  let length = 0;
-  for (let x = 0; x < width; x++)
-    for (let i = x; i < mask.length; i += width) {
-      if (mask[i] !== value) {
-        counts.push(length);
-        value = mask[i];
-        length = 0;
-      }
-      length++;
-    }
-  return { size: [height, width], counts: [...counts, length] };
+  const total = width * height;
+  const places = mask.at(-1) === total ? mask : [...mask, total];
+  return { size: [height, width], counts: places.map((place, i) => place - (places[i - 1] ?? 0)) };
 }
 
-/** Any array of small numbers as pairs of value and length; for the history, where most is the same. */
-export function pack(array) {
-  const runs = [];
-  for (let start = 0, end; start < array.length; start = end) {
-    for (end = start + 1; array[end] === array[start]; ) end++;
-    runs.push(array[start], end - start);
+export function union(one, other) {
+  return combined(one, other, (inOne, inOther) => inOne || inOther);
+}
+
+export function without(one, other) {
+  return combined(one, other, (inOne, inOther) => inOne && !inOther);
+}
+
+/** The places of which `holds` is true, by whether they are in the one and in the other mask. */
+function combined(one, other, holds) {
+  const places = [];
+  let [i, j, was] = [0, 0, false];
+  while (i < one.length || j < other.length) {
+    const at = Math.min(one[i] ?? Infinity, other[j] ?? Infinity);
+    if (one[i] === at) i++;
+    if (other[j] === at) j++;
+    const is = holds(i % 2 === 1, j % 2 === 1);
+    if (is !== was) places.push(at);
+    was = is;
   }
-  return Uint32Array.from(runs);
-}
-
-export function unpack(runs, length) {
-  const array = new Uint8Array(length);
-  let at = 0;
-  for (let i = 0; i < runs.length; i += 2) array.fill(runs[i], at, (at += runs[i + 1]));
-  return array;
-}
-
-export const UNTOUCHED = 0;
-export const ADDED = 1;
-export const ERASED = 2;
-
-/** The model's mask with what was drawn by hand. */
-export function combined(model, touched) {
-  return model.map((value, i) => (touched[i] === UNTOUCHED ? value : touched[i] === ADDED ? 1 : 0));
+  return places;
 }
 
 export function area(mask) {
   let sum = 0;
-  for (const value of mask) sum += value;
+  for (let i = 0; i < mask.length; i += 2) sum += mask[i + 1] - mask[i];
   return sum;
 }
 
-/** [left, top, width, height] of what a mask covers; all 0 if nothing. */
-export function boundingBox(mask, width) {
-  let [left, top, right, bottom] = [Infinity, Infinity, -1, -1];
-  mask.forEach((value, i) => {
-    if (!value) return;
-    const x = i % width;
-    const y = Math.floor(i / width);
-    left = Math.min(left, x);
-    right = Math.max(right, x);
-    top = Math.min(top, y);
-    bottom = Math.max(bottom, y);
-  });
-  return right < 0 ? [0, 0, 0, 0] : [left, top, right - left + 1, bottom - top + 1];
+/** What discs { x, y, radius } cover: the pixels whose centres lie in one, at least the one that it is in. */
+export function covered(discs, width, height) {
+  const runs = [];
+  for (const { x, y, radius } of discs) {
+    const reach = Math.max(radius, 0.71);
+    for (let column = Math.max(0, Math.floor(x - reach)); column < Math.min(width, x + reach); column++) {
+      const half = Math.sqrt(reach ** 2 - (column + 0.5 - x) ** 2); // NaN beside the disc, where no run begins
+      const from = Math.max(0, Math.ceil(y - half - 0.5));
+      const to = Math.min(height, Math.floor(y + half - 0.5) + 1);
+      if (from < to) runs.push([column * height + from, column * height + to]);
+    }
+  }
+  const mask = [];
+  for (const [from, to] of runs.sort((a, b) => a[0] - b[0]))
+    if (from <= mask.at(-1)) mask[mask.length - 1] = Math.max(mask.at(-1), to);
+    else mask.push(from, to);
+  return mask;
 }
 
-/** The border between mask and background along the pixels' edges, in the picture's coordinates. */
-export function outline(mask, width, height) {
+/** [column, from, to] of each run, cut at the ends of the columns. */
+function* runs(mask, height) {
+  for (let i = 0; i < mask.length; i += 2)
+    for (let from = mask[i], to; from < mask[i + 1]; from = to) {
+      const column = Math.floor(from / height);
+      const top = column * height;
+      to = Math.min(mask[i + 1], top + height);
+      yield [column, from - top, to - top];
+    }
+}
+
+/** [left, top, width, height] of what a mask covers; all 0 if nothing. */
+export function boundingBox(mask, height) {
+  let [left, top, right, bottom] = [Infinity, Infinity, 0, 0];
+  for (const [column, from, to] of runs(mask, height)) {
+    left = Math.min(left, column);
+    right = column + 1;
+    top = Math.min(top, from);
+    bottom = Math.max(bottom, to);
+  }
+  return right ? [left, top, right - left, bottom - top] : [0, 0, 0, 0];
+}
+
+/** A byte for each pixel, row after row, 255 in the mask. */
+export function bytes(mask, width, height) {
+  const pixels = new Uint8Array(width * height);
+  for (const [column, from, to] of runs(mask, height))
+    for (let row = from; row < to; row++) pixels[row * width + column] = 255;
+  return pixels;
+}
+
+/**
+ * A mask of the X-ray as it hangs in the file's own rows and columns: [mask, width, height].
+ * As `Hanging.stored` of sgseg.imaging does it.
+ */
+export function stored(mask, width, height, { transpose, upside_down: upsideDown, mirror }) {
+  const [storedWidth, storedHeight] = transpose ? [height, width] : [width, height];
+  const pixels = new Uint8Array(width * height); // down the columns
+  for (const [column, from, to] of runs(mask, height))
+    for (let row = from; row < to; row++) {
+      const x = mirror ? width - 1 - column : column;
+      const y = upsideDown ? height - 1 - row : row;
+      pixels[transpose ? y * storedHeight + x : x * storedHeight + y] = 1;
+    }
+  const places = [];
+  for (let i = 0; i <= pixels.length; i++) if ((pixels[i] ?? 0) !== (pixels[i - 1] ?? 0)) places.push(i);
+  return [places, storedWidth, storedHeight];
+}
+
+/** The border between mask and background along the pixels' edges, as closed lines in the picture's coordinates. */
+export function outline(mask, height) {
+  const ways = new Map(); // from a corner to the next ones, the mask on the right
+  const corner = (x, y) => x * (height + 1) + y;
+  const lead = (from, to) => (ways.has(from) ? ways.get(from).push(to) : ways.set(from, [to]));
+  for (const [x, from, to] of runs(mask, height)) {
+    lead(corner(x, from), corner(x + 1, from));
+    lead(corner(x + 1, to), corner(x, to));
+  }
+  const nextColumn = mask.map((place) => place + height);
+  for (const [x, from, to] of runs(without(mask, nextColumn), height)) lead(corner(x, to), corner(x, from));
+  for (const [x, from, to] of runs(without(nextColumn, mask), height)) lead(corner(x, from), corner(x, to));
+
   const path = new Path2D();
-  for (let y = 0; y < height; y++)
-    for (let x = 0, i = y * width; x < width; x++, i++) {
-      const value = mask[i];
-      if (value !== (x ? mask[i - 1] : 0)) edge(path, x, y, x, y + 1);
-      if (value !== (y ? mask[i - width] : 0)) edge(path, x, y, x + 1, y);
-      if (value && x === width - 1) edge(path, width, y, width, y + 1);
-      if (value && y === height - 1) edge(path, x, height, x + 1, height);
+  for (const [start, ends] of ways)
+    while (ends.length) {
+      let at = start;
+      do {
+        const x = Math.floor(at / (height + 1));
+        const y = at - x * (height + 1);
+        if (at === start) path.moveTo(x, y);
+        else path.lineTo(x, y);
+        at = ways.get(at).pop();
+      } while (at !== start);
+      path.closePath();
     }
   return path;
-}
-
-function edge(path, x0, y0, x1, y1) {
-  path.moveTo(x0, y0);
-  path.lineTo(x1, y1);
 }

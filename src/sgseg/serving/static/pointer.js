@@ -1,13 +1,11 @@
 // Mouse, pen and fingers on the panes: move, zoom, window, brush.
 
-import { ADDED, ERASED } from "./masks.js";
-
 const NEAREST = 40;
 
 /**
  * @param panes of class Pane; the last one can be drawn on.
  * @param view that they share.
- * @param host { tool, brushSize, setWindow(dx, dy), strokeStarts() -> touched array, stroked(), strokeEnds(), redraw() }
+ * @param host { tool, brushSize, setWindow(dx, dy), stroked(discs), strokeEnds(), strokeCancelled(), redraw() }
  */
 export function listen(panes, view, host) {
   for (const pane of panes) listenTo(pane, pane === panes.at(-1), view, host);
@@ -16,19 +14,19 @@ export function listen(panes, view, host) {
 function listenTo(pane, drawable, view, host) {
   const { canvas } = pane;
   const fingers = new Map();
-  let stroke = null; // { touched, last }
-  let spread = 0;
+  let last = null; // where the brush was, while it draws
+  let pinch = null; // { spread, centre } of two fingers
 
   canvas.addEventListener("pointerdown", (event) => {
     if (!pane.layers) return;
     canvas.setPointerCapture(event.pointerId);
     fingers.set(event.pointerId, event);
-    spread = distance(fingers);
-    const draws = drawable && ["brush", "erase"].includes(host.tool) && event.button === 0 && fingers.size === 1;
-    if (draws) {
-      const at = pane.locate(event);
-      stroke = { touched: host.strokeStarts(), last: at };
-      dab(stroke, at, pane, host);
+    pinch = pinched(fingers);
+    if (last) {
+      last = null; // a second finger: it was no stroke but the beginning of a pinch
+      host.strokeCancelled();
+    } else if (drawable && ["brush", "erase"].includes(host.tool) && event.button === 0 && fingers.size === 1) {
+      brush(pane.locate(event));
     }
   });
 
@@ -37,8 +35,8 @@ function listenTo(pane, drawable, view, host) {
     if (!before) return;
     fingers.set(event.pointerId, event);
     const [dx, dy] = [event.clientX - before.clientX, event.clientY - before.clientY];
-    if (stroke) dab(stroke, pane.locate(event), pane, host);
-    else if (fingers.size === 2) pinch();
+    if (last) brush(pane.locate(event));
+    else if (pinch) movePinched();
     else if (host.tool === "window" || before.buttons === 2) host.setWindow(dx, dy);
     else move(dx, dy);
   });
@@ -46,9 +44,9 @@ function listenTo(pane, drawable, view, host) {
   for (const type of ["pointerup", "pointercancel"])
     canvas.addEventListener(type, (event) => {
       fingers.delete(event.pointerId);
-      spread = distance(fingers);
-      if (stroke) host.strokeEnds();
-      stroke = null;
+      pinch = pinched(fingers);
+      if (last) host.strokeEnds();
+      last = null;
     });
 
   canvas.addEventListener("contextmenu", (event) => event.preventDefault());
@@ -63,21 +61,30 @@ function listenTo(pane, drawable, view, host) {
     { passive: false },
   );
 
+  function brush(to) {
+    host.stroked(discs(last ?? to, to, host.brushSize / 2 / pane.scale));
+    last = to;
+  }
+
   function move(dx, dy) {
-    const { width, height } = pane.layers.picture;
-    view.x = clamp(view.x - dx / pane.scale / width, 0, 1);
-    view.y = clamp(view.y - dy / pane.scale / height, 0, 1);
+    moveBy(pane, view, dx, dy);
     host.redraw();
   }
 
-  function pinch() {
-    const [a, b] = fingers.values();
-    const now = distance(fingers);
-    const centre = { clientX: (a.clientX + b.clientX) / 2, clientY: (a.clientY + b.clientY) / 2 };
-    if (spread) zoomAt(pane, view, now / spread, centre);
-    spread = now;
+  function movePinched() {
+    const { spread, centre } = pinch;
+    pinch = pinched(fingers);
+    moveBy(pane, view, pinch.centre.clientX - centre.clientX, pinch.centre.clientY - centre.clientY);
+    zoomAt(pane, view, pinch.spread / spread, pinch.centre);
     host.redraw();
   }
+}
+
+/** Moves the picture by CSS pixels. */
+export function moveBy(pane, view, dx, dy) {
+  const { width, height } = pane.layers.picture;
+  view.x = clamp(view.x - dx / pane.scale / width, 0, 1);
+  view.y = clamp(view.y - dy / pane.scale / height, 0, 1);
 }
 
 /** Zooms so that what is under the pointer stays there; without one, the pane's centre. */
@@ -91,33 +98,23 @@ export function zoomAt(pane, view, factor, point) {
   view.y = clamp(view.y + (before.y - after.y) / height, 0, 1);
 }
 
-/** Discs from the last place to this one, close enough to make a line. */
-function dab(stroke, to, pane, host) {
-  const radius = host.brushSize / 2 / pane.scale;
-  const { last, touched } = stroke;
-  const steps = Math.max(1, Math.ceil(Math.hypot(to.x - last.x, to.y - last.y) / Math.max(radius / 2, 0.5)));
-  const value = host.tool === "brush" ? ADDED : ERASED;
-  for (let step = 1; step <= steps; step++) {
-    const share = step / steps;
-    const centre = { x: last.x + (to.x - last.x) * share, y: last.y + (to.y - last.y) * share };
-    disc(touched, pane.layers.picture, centre, radius, value);
-  }
-  stroke.last = to;
-  host.stroked();
+/** Discs from one place to another, close enough to make a line. */
+function discs(from, to, radius) {
+  const steps = Math.max(1, Math.ceil(Math.hypot(to.x - from.x, to.y - from.y) / Math.max(radius / 2, 0.5)));
+  return Array.from({ length: steps }, (_, i) => {
+    const share = (i + 1) / steps;
+    return { x: from.x + (to.x - from.x) * share, y: from.y + (to.y - from.y) * share, radius };
+  });
 }
 
-/** Sets the pixels whose centres lie in a disc, at least the one that it is in. */
-function disc(touched, { width, height }, { x, y }, radius, value) {
-  const reach = Math.max(radius, 0.71);
-  for (let row = Math.max(0, Math.floor(y - reach)); row < Math.min(height, y + reach); row++)
-    for (let column = Math.max(0, Math.floor(x - reach)); column < Math.min(width, x + reach); column++)
-      if (Math.hypot(column + 0.5 - x, row + 0.5 - y) <= reach) touched[row * width + column] = value;
-}
-
-function distance(fingers) {
-  if (fingers.size !== 2) return 0;
+/** How far two fingers are apart and where their middle is; null unless there are two. */
+function pinched(fingers) {
+  if (fingers.size !== 2) return null;
   const [a, b] = fingers.values();
-  return Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY);
+  return {
+    spread: Math.max(1, Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY)),
+    centre: { clientX: (a.clientX + b.clientX) / 2, clientY: (a.clientY + b.clientY) / 2 },
+  };
 }
 
 function clamp(value, low, high) {

@@ -8,6 +8,7 @@ const PURPLE = [204, 121, 167]; // taken away by correction
 const RAMP = [[91, 42, 134], [226, 87, 76], [253, 231, 37]]; // probability 0, ½, 1
 const UNCERTAIN = [120, 200, 255];
 const DIFFERENCE_OPACITY = 0.6;
+const FINE = 16; // pixels for each cell of a grid of attention, which is interpolated before it is coloured
 
 /** What both panes look at: `x`, `y` is the pane's centre as a share of the picture; zoom 1 fits. */
 export class View {
@@ -25,10 +26,14 @@ export class Pane {
     this.canvas = canvas;
     this.view = view;
     this.layers = null;
+    this.placed = { canvas: blank(0, 0) }; // the picture as it was drawn last, see `picture`
     new ResizeObserver(() => this.draw()).observe(canvas);
   }
 
-  /** Layers: { picture, sides, opacity }, and if they are to be seen { heat, tint, difference, contour } */
+  /**
+   * Layers: { picture, level, windowWidth, sides, opacity }, and if they are to be seen
+   * { heat, attention, mask, difference, contour }
+   */
   show(layers) {
     this.layers = layers;
     this.draw();
@@ -54,15 +59,16 @@ export class Pane {
   draw() {
     const { canvas, view, layers } = this;
     const ratio = window.devicePixelRatio || 1;
-    canvas.width = Math.round(canvas.clientWidth * ratio);
-    canvas.height = Math.round(canvas.clientHeight * ratio);
+    resize(canvas, Math.round(canvas.clientWidth * ratio), Math.round(canvas.clientHeight * ratio));
     if (!layers || !canvas.width) return;
     const context = canvas.getContext("2d");
     const { width, height } = layers.picture;
     const { scale } = this;
     const left = canvas.clientWidth / 2 - view.x * width * scale;
     const top = canvas.clientHeight / 2 - view.y * height * scale;
-    context.setTransform(scale * ratio, 0, 0, scale * ratio, left * ratio, top * ratio);
+    const place = [scale * ratio, 0, 0, scale * ratio, left * ratio, top * ratio];
+    context.drawImage(this.picture(place), 0, 0);
+    context.setTransform(...place);
     paintLayers(context, layers, 2 / scale);
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     if (layers.sides) {
@@ -70,25 +76,62 @@ export class Pane {
       paintSides(context, Math.max(left, 0), right, Math.max(top, 0), 26);
     }
   }
+
+  /** The picture in its place and through its window; kept, for shrinking a large film takes longer than the rest. */
+  picture(place) {
+    const { placed } = this;
+    const { picture, level, windowWidth } = this.layers;
+    const { width, height } = this.canvas;
+    const how = [level, windowWidth, width, height, ...place].join();
+    if (placed.picture === picture && placed.how === how) return placed.canvas;
+    Object.assign(placed, { picture, how });
+    resize(placed.canvas, width, height);
+    const context = placed.canvas.getContext("2d", { willReadFrequently: true });
+    context.setTransform(...place);
+    paintPicture(context, picture);
+    applyWindow(context, level, windowWidth);
+    return placed.canvas;
+  }
 }
 
-function paintLayers(context, { picture, heat, tint, difference, contour, opacity }, lineWidth) {
-  context.imageSmoothingEnabled = true;
+/** Empties a canvas; a new size costs more than wiping. */
+function resize(canvas, width, height) {
+  if (canvas.width !== width || canvas.height !== height) {
+    Object.assign(canvas, { width, height });
+  } else {
+    const context = canvas.getContext("2d");
+    context.resetTransform();
+    context.clearRect(0, 0, width, height);
+  }
+}
+
+function paintPicture(context, picture) {
   context.imageSmoothingQuality = "high";
   context.drawImage(picture, 0, 0);
+}
+
+function paintLayers(context, { heat, attention, mask, difference, contour, opacity }, lineWidth) {
   if (heat) context.drawImage(heat, 0, 0);
-  context.imageSmoothingEnabled = false; // a mask ends where a pixel ends
   context.globalAlpha = opacity;
-  if (tint) context.drawImage(tint, 0, 0);
+  if (attention) context.drawImage(attention.picture, ...attention.place);
+  if (mask) fill(context, mask, ORANGE);
   context.globalAlpha = DIFFERENCE_OPACITY;
-  if (difference) context.drawImage(difference, 0, 0);
+  if (difference) {
+    fill(context, difference.added, BLUE);
+    fill(context, difference.taken, PURPLE);
+  }
   context.globalAlpha = 1;
   if (contour) paintContour(context, contour, lineWidth);
 }
 
+function fill(context, path, colour) {
+  context.fillStyle = rgb(colour);
+  context.fill(path);
+}
+
 /** Orange on a dark line, so that it is seen on bone as well as on a heat. */
 function paintContour(context, contour, lineWidth) {
-  context.lineCap = "round";
+  context.lineJoin = "round";
   for (const [colour, width] of [["#000a", 2 * lineWidth], [rgb(ORANGE), lineWidth]]) {
     context.strokeStyle = colour;
     context.lineWidth = width;
@@ -116,10 +159,9 @@ export async function painted(one) {
   const { width, height } = one;
   const canvas = blank(width, height);
   const context = canvas.getContext("2d");
-  const mask = one.mask();
-  const picture = windowed(await greysOf(one.picture), width, height, 50, 100);
-  const layers = { picture, tint: tinted(mask, width, height), contour: outline(mask, width, height), opacity: 0.3 };
-  paintLayers(context, layers, Math.max(1, Math.min(width, height) / 240));
+  const contour = outline(one.mask(), height);
+  paintPicture(context, await bitmapOf(one.picture));
+  paintLayers(context, { mask: contour, contour, opacity: 0.3 }, Math.max(1, Math.min(width, height) / 240));
   if (hasSides(one)) paintSides(context, 0, width, 0, Math.max(12, Math.min(width, height) * 0.065));
   return canvas;
 }
@@ -129,9 +171,14 @@ export function hasSides(one) {
   return one.original.answer.laterality_source !== "none";
 }
 
+/** A PNG, ready to be drawn, its greys as they are in the file. */
+export function bitmapOf(blob) {
+  return createImageBitmap(blob, { colorSpaceConversion: "none" });
+}
+
 /** The bytes of a grey PNG, (width × height). */
 export async function greysOf(blob) {
-  const bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none" });
+  const bitmap = await bitmapOf(blob);
   const context = blank(bitmap.width, bitmap.height).getContext("2d", { willReadFrequently: true });
   context.drawImage(bitmap, 0, 0);
   const { data } = context.getImageData(0, 0, bitmap.width, bitmap.height);
@@ -140,25 +187,18 @@ export async function greysOf(blob) {
   return greys;
 }
 
-/** The X-ray through a window; `level` and `width` in percent of the range of greys. */
-export function windowed(greys, width, height, level, windowWidth) {
-  const low = 2.55 * (level - windowWidth / 2);
+/** Puts all that is on a canvas through a window; `level` and `width` in percent of the range of greys. */
+function applyWindow(context, level, width) {
+  if (level === 50 && width === 100) return; // as the picture is
+  const low = 2.55 * (level - width / 2);
   const shades = Uint32Array.from({ length: 256 }, (_, grey) => {
-    const shade = Math.max(0, Math.min(255, Math.round(((grey - low) * 100) / windowWidth)));
-    return 0xff000000 | (shade << 16) | (shade << 8) | shade;
+    const shade = Math.max(0, Math.min(255, Math.round(((grey - low) * 100) / width)));
+    return (shade << 16) | (shade << 8) | shade;
   });
-  return filled(width, height, (i) => shades[greys[i]]);
-}
-
-export function tinted(mask, width, height) {
-  const ink = packed(ORANGE, 255);
-  return filled(width, height, (i) => (mask[i] ? ink : 0));
-}
-
-/** What the correction added, in blue, and took away, in purple. */
-export function changes(before, after, width, height) {
-  const [added, taken] = [packed(BLUE, 255), packed(PURPLE, 255)];
-  return filled(width, height, (i) => (before[i] === after[i] ? 0 : after[i] ? added : taken));
+  const image = context.getImageData(0, 0, context.canvas.width, context.canvas.height);
+  const pixels = new Uint32Array(image.data.buffer);
+  for (let i = 0; i < pixels.length; i++) pixels[i] = (pixels[i] & 0xff000000) | shades[pixels[i] & 255];
+  context.putImageData(image, 0, 0);
 }
 
 export function probabilityHeat(greys, width, height) {
@@ -170,6 +210,25 @@ export function probabilityHeat(greys, width, height) {
 export function uncertaintyHeat(greys, width, height) {
   const shades = Uint32Array.from({ length: 256 }, (_, p) => packed(UNCERTAIN, 200 * (1 - Math.abs(p / 127.5 - 1))));
   return filled(width, height, (i) => shades[greys[i]]);
+}
+
+/** Where the model looked, as a share of the most; `map` holds the rows of a grid that fills `box`. */
+export function attentionHeat(map, [top, left, bottom, right]) {
+  const [rows, columns] = [map.length, map[0].length];
+  const most = Math.max(...map.flat());
+  const shades = Uint32Array.from({ length: 256 }, (_, share) => packed(ramp(share / 255), Math.min(255, 2 * share)));
+  const picture = filled(columns * FINE, rows * FINE, (i) => {
+    const [y, x] = [Math.floor(i / (columns * FINE)), i % (columns * FINE)].map((at) => (at + 0.5) / FINE - 0.5);
+    return shades[Math.round((255 * between(map, y, (cells) => between(cells, x, (value) => value))) / most)];
+  });
+  return { picture, place: [left, top, right - left, bottom - top] };
+}
+
+/** Linear interpolation of `value` between the two items that `at` lies between; the ends go on. */
+function between(items, at, value) {
+  const floor = Math.floor(at);
+  const [low, high] = [floor, floor + 1].map((i) => value(items[Math.max(0, Math.min(items.length - 1, i))]));
+  return low + (at - floor) * (high - low);
 }
 
 function ramp(share) {

@@ -3,9 +3,9 @@
 import * as api from "./api.js";
 import { Case, zonesOf } from "./cases.js";
 import * as exports from "./exports.js";
-import { area, combined, fromRle, outline } from "./masks.js";
-import { listen, zoomAt } from "./pointer.js";
-import { View, Pane, changes, greysOf, hasSides, probabilityHeat, tinted, uncertaintyHeat, windowed } from "./stage.js";
+import { area, covered, fromRle, outline, union, without } from "./masks.js";
+import { listen, moveBy, zoomAt } from "./pointer.js";
+import { View, Pane, attentionHeat, bitmapOf, greysOf, hasSides, probabilityHeat, uncertaintyHeat } from "./stage.js";
 
 const $ = (id) => document.getElementById(id);
 const SIDES = {
@@ -19,11 +19,12 @@ const cases = [];
 const view = new View();
 const panes = { original: new Pane($("original"), view), corrected: new Pane($("corrected"), view) };
 const zoneButtons = KEYS_OF_ZONES.map(makeZoneButton);
+let wanted = null; // the case that was chosen; the current one until it is there
 let current = null;
-let shown = null; // of the current case: { greys, probability, picture, mask, originalMask, contour, … }
+let shown = null; // of the current case: { answer, picture, originalMask, original, mask, corrected, heat }
 let tool = "move";
 let question = null; // AbortController of the correction under way
-let stroke = null; // what is being drawn: { touched }
+let stroke = null; // the mask of what is being drawn
 
 // --- opening and choosing
 
@@ -35,35 +36,33 @@ async function open(files) {
 }
 
 async function choose(one) {
-  question?.abort();
-  current = one;
-  drawList();
-  if (!one.state && !one.error) say(`Looking at ${one.name}`);
+  wanted = one;
+  $("notice").textContent = one.state || one.error ? "" : `Looking at ${one.name} …`;
   await one.prepare();
-  if (current !== one) return;
+  const now = one.state ? await loaded(one) : null;
+  if (wanted !== one) return;
+  question?.abort();
+  stroke = null;
   view.reset();
-  shown = one.state ? await loaded(one) : null;
-  if (current !== one) return;
+  [current, shown] = [one, now];
+  $("notice").textContent = "";
   drawAll();
+  if (shown) say(`${one.name}. ${summary(one)} ${one.state.answer.report}`);
   const next = cases[cases.indexOf(one) + 1];
   await next?.prepare();
   drawList();
 }
 
 async function loaded(one) {
-  const greys = await greysOf(one.picture);
   const originalMask = fromRle(one.original.answer.mask);
-  return { greys, picture: null, originalMask, original: look(one, originalMask), ...(await corrected(one)) };
+  const original = outline(originalMask, one.height);
+  return { picture: await bitmapOf(one.picture), originalMask, original, ...corrected(one) };
 }
 
 /** What the current state of a case looks like. */
-async function corrected(one) {
+function corrected(one) {
   const mask = one.mask();
-  return { answer: one.state.answer, probability: null, mask, corrected: look(one, mask) };
-}
-
-function look(one, mask) {
-  return { tint: tinted(mask, one.width, one.height), contour: outline(mask, one.width, one.height) };
+  return { answer: one.state.answer, mask, corrected: outline(mask, one.height) };
 }
 
 // --- correcting
@@ -88,8 +87,8 @@ async function correct(guide, began = performance.now()) {
 
 async function refresh(one) {
   if (current !== one) return;
-  Object.assign(shown, await corrected(one));
-  drawAll();
+  Object.assign(shown, corrected(one));
+  await drawAll();
   say(`${summary(one)} ${one.state.answer.report}`);
 }
 
@@ -115,19 +114,22 @@ const drawing = {
   setWindow(dx, dy) {
     $("width").value = Number($("width").value) + dx / 4;
     $("level").value = Number($("level").value) - dy / 4;
-    drawWindow();
+    drawPanes();
   },
-  strokeStarts() {
-    stroke = { touched: current.touched(), model: fromRle(current.state.answer.mask) };
-    return stroke.touched;
-  },
-  stroked() {
-    shown.mask = combined(stroke.model, stroke.touched);
-    shown.corrected = { tint: tinted(shown.mask, current.width, current.height), contour: null };
+  stroked(discs) {
+    stroke = union(stroke ?? [], covered(discs, current.width, current.height));
+    shown.mask = (tool === "brush" ? union : without)(current.mask(), stroke);
+    shown.corrected = outline(shown.mask, current.height);
     drawPanes();
   },
   strokeEnds() {
-    current.draw(stroke.touched);
+    if (!stroke) return; // another X-ray came while it was drawn
+    current.draw(stroke, tool === "brush");
+    stroke = null;
+    refresh(current);
+  },
+  strokeCancelled() {
+    if (!stroke) return;
     stroke = null;
     refresh(current);
   },
@@ -150,17 +152,19 @@ function drawAll() {
   document.body.classList.toggle("ready", Boolean(shown));
   for (const control of document.querySelectorAll("main button, main input, aside button, aside input, aside textarea"))
     control.disabled = !shown && !control.closest("#problem");
+  $("attention-layer").hidden = !current?.original?.answer.attention;
   drawList();
+  drawExports();
   if (shown) {
     drawReport();
-    drawWindow();
-  } else {
-    for (const pane of Object.values(panes)) pane.show(null);
-    zoneButtons.forEach((button) => drawZone(button, null));
-    $("report").value = $("report-problem").textContent = $("contradiction").textContent = "";
-    $("facts").replaceChildren();
+    return drawPanes();
   }
-  drawExports();
+  for (const pane of Object.values(panes)) pane.show(null);
+  zoneButtons.forEach((button) => drawZone(button, null));
+  $("report").value = "";
+  for (const id of ["report-problem", "contradiction", "facts", "caption"]) $(id).replaceChildren();
+  $("original-pane").hidden = true;
+  $("corrected").setAttribute("aria-label", "No X-ray is shown");
 }
 
 function drawReport() {
@@ -176,19 +180,17 @@ function drawZone(button, zone) {
   const percent = zone && zone.probability !== null ? `${Math.round(100 * zone.probability)} %` : "–";
   button.dataset.zone = zone?.name ?? "";
   button.setAttribute("aria-pressed", String(Boolean(zone?.infected)));
-  button.setAttribute("aria-label", zone ? `${zone.name} zone, probability ${percent}` : "lung zone");
+  button.ariaLabel = zone && `${zone.name} zone, probability ${percent}`;
   button.querySelector(".percent").textContent = percent;
   button.style.setProperty("--probability", zone?.probability ?? 0);
 }
 
 function drawFacts(answer) {
   const total = current.width * current.height;
-  const [added, taken] = [1, 0].map((value) =>
-    shown.mask.reduce((sum, now, i) => sum + (now !== shown.originalMask[i] && now === value), 0),
-  );
+  const { added, taken } = changes();
   const facts = {
     Lesion: `${percent(area(shown.mask) / total)} of the picture`,
-    Changed: current.corrected ? `+${percent(added / total)} −${percent(taken / total)}` : "nothing yet",
+    Changed: current.corrected ? `+${percent(area(added) / total)} −${percent(area(taken) / total)}` : "nothing yet",
     "Guided by": answer.guidance === "text" ? "your zones" : `the model (guidance ${answer.guidance})`,
     Uncertainty: answer.uncertainty.toFixed(2),
   };
@@ -204,10 +206,8 @@ function drawFacts(answer) {
         : "There is a mask, but the report says no infection.";
 }
 
-function drawWindow() {
-  const [level, width] = [Number($("level").value), Number($("width").value)];
-  shown.picture = windowed(shown.greys, current.width, current.height, level, width);
-  drawPanes();
+function changes() {
+  return { added: without(shown.mask, shown.originalMask), taken: without(shown.originalMask, shown.mask) };
 }
 
 async function drawPanes() {
@@ -215,26 +215,44 @@ async function drawPanes() {
   const heat = await currentHeat(one);
   if (current !== one || !shown) return;
   const { picture } = shown;
+  const [level, windowWidth] = [Number($("level").value), Number($("width").value)];
   const opacity = Number($("opacity").value) / 100;
   const sides = hasSides(one);
   const comparing = $("compare").getAttribute("aria-pressed") === "true";
   const [mask, contour] = [$("show-mask").checked, $("show-contour").checked];
-  const layers = ({ tint, contour: path }) => ({
+  const layers = (outlined) => ({
     picture,
+    level,
+    windowWidth,
     sides,
     opacity,
-    tint: mask ? tint : null,
-    contour: contour ? path : null,
+    mask: mask ? outlined : null,
+    contour: contour ? outlined : null,
   });
-  const { width, height } = one;
-  const difference = comparing ? changes(shown.originalMask, shown.mask, width, height) : null;
+  const { added, taken } = changes();
+  const difference = comparing ? { added: outline(added, one.height), taken: outline(taken, one.height) } : null;
+  const looked = currentAttention(one);
   $("original-pane").hidden = !comparing;
-  $("caption").textContent = comparing
-    ? "Corrected: blue added, purple taken away"
-    : SIDES[one.original.answer.laterality_source];
+  $("caption").textContent = looked
+    ? looked.caption
+    : comparing
+      ? "Corrected: blue added, purple taken away"
+      : SIDES[one.original.answer.laterality_source];
   if (comparing) panes.original.show(layers(shown.original));
-  panes.corrected.show({ ...layers(shown.corrected), heat, difference });
-  $("corrected").setAttribute("aria-label", `${one.name}, hung the standard way. ${summary(one)}`);
+  panes.corrected.show({ ...layers(shown.corrected), heat, attention: looked?.heat, difference });
+  const description = `${one.name}, hung the standard way. ${summary(one)} ${looked?.caption ?? ""}`;
+  $("corrected").setAttribute("aria-label", description.trim());
+}
+
+/** Where the model looked: for the zone that is pointed at or focused, else for all by their probability. */
+function currentAttention(one) {
+  const { attention } = one.original.answer;
+  if (!attention || !$("show-attention").checked) return null;
+  const zone = (zoneButtons.find((b) => b.matches(":hover")) ?? zoneButtons.find((b) => b.matches(":focus-visible")))
+    ?.dataset.zone;
+  const map = zone ? attention.maps[zone] : weightedMean(attention.maps, shown.answer.zone_probabilities);
+  const caption = `Attention: where the model looked for ${zone ? `the ${zone} zone` : "all zones"}`;
+  return { caption, heat: attentionHeat(map, attention.box) };
 }
 
 async function currentHeat(one) {
@@ -244,28 +262,37 @@ async function currentHeat(one) {
       ? uncertaintyHeat
       : null;
   if (!paint) return null;
-  const now = shown;
-  now.probability ??= await greysOf(fromBase64(now.answer.probability_png));
-  return paint(now.probability, one.width, one.height);
+  const { answer } = one.state;
+  if (shown.heat?.answer !== answer || shown.heat.paint !== paint)
+    shown.heat = { answer, paint, picture: heatOf(one, paint) };
+  return shown.heat.picture;
+}
+
+async function heatOf(one, paint) {
+  try {
+    return paint(await greysOf(fromBase64(await one.probability())), one.width, one.height);
+  } catch (error) {
+    $("report-problem").textContent = error.message;
+    return null;
+  }
 }
 
 function drawList() {
-  $("files").replaceChildren(
-    ...cases.map((one) => {
-      const button = element("button", "");
-      const state = one.error ? "failed" : one.reviewed ? "reviewed" : one.corrected ? "corrected" : one.state ? "predicted" : "";
-      button.type = "button";
-      button.className = state;
-      button.title = one.name;
-      if (one === current) button.setAttribute("aria-current", "true");
-      button.append(element("b", one.name), element("span", state));
-      button.addEventListener("click", () => choose(one));
-      const item = document.createElement("li");
-      item.append(button);
-      return item;
-    }),
-  );
+  for (const one of cases.slice($("files").children.length)) $("files").append(makeListItem(one));
+  cases.forEach((one, i) => {
+    const button = $("files").children[i].firstChild;
+    button.className = button.lastChild.textContent = stateOf(one);
+    if (one === current) button.setAttribute("aria-current", "true");
+    else button.removeAttribute("aria-current");
+  });
   $("files").querySelector("[aria-current]")?.scrollIntoView({ block: "nearest" });
+}
+
+function stateOf(one) {
+  if (one.error) return "failed";
+  if (one.reviewed) return "reviewed";
+  if (one.corrected) return "corrected";
+  return one.state ? "predicted" : "";
 }
 
 function drawExports() {
@@ -286,10 +313,11 @@ function say(text) {
 // --- reviewing and exporting
 
 async function review() {
-  if (!current?.state) return;
+  if (!current?.state || wanted !== current) return; // a second Enter is meant for the next one
   current.reviewed = !current.reviewed;
   drawList();
   drawExports();
+  say(`${current.name} ${current.reviewed ? "reviewed" : "not reviewed"}`);
   const next = current.reviewed && cases[cases.indexOf(current) + 1];
   if (next) await choose(next);
 }
@@ -309,6 +337,15 @@ async function take(kind) {
 
 // --- the page's parts
 
+function makeListItem(one) {
+  const button = Object.assign(element("button", ""), { type: "button", title: one.name });
+  button.append(element("b", one.name), element("span", ""));
+  button.addEventListener("click", () => choose(one));
+  const item = element("li", "");
+  item.append(button);
+  return item;
+}
+
 function makeZoneButton(key, position) {
   const button = element("button", ["Upper", "Middle", "Lower"][position % 3]);
   button.type = "button";
@@ -316,6 +353,10 @@ function makeZoneButton(key, position) {
   button.append(element("span", "–"), element("kbd", key));
   button.querySelector("span").className = "percent";
   button.addEventListener("click", () => toggleZone(position));
+  for (const event of ["mouseenter", "mouseleave", "focus", "blur"])
+    button.addEventListener(event, () => {
+      if (shown && $("show-attention").checked) drawPanes();
+    });
   return button;
 }
 
@@ -326,8 +367,8 @@ function layOutZones() {
 function chooseTool(name) {
   tool = name;
   document.body.dataset.tool = name;
-  for (const button of document.querySelectorAll("[data-tool]"))
-    if (button !== document.body) button.setAttribute("aria-checked", String(button.dataset.tool === name));
+  for (const button of document.querySelectorAll("button[data-tool]"))
+    button.setAttribute("aria-pressed", String(button.dataset.tool === name));
 }
 
 function toggleCompare() {
@@ -348,11 +389,18 @@ function zoom(factor) {
   drawing.redraw();
 }
 
+function pan([dx, dy]) {
+  if (!shown) return;
+  moveBy(panes.corrected, view, dx, dy);
+  drawing.redraw();
+}
+
 function neighbour(by) {
-  const next = cases[cases.indexOf(current) + by];
+  const next = cases[cases.indexOf(wanted) + by];
   if (next) choose(next);
 }
 
+const PANS = { ArrowLeft: [-60, 0], ArrowRight: [60, 0], ArrowUp: [0, -60], ArrowDown: [0, 60] };
 const KEYS = {
   ArrowUp: () => neighbour(-1),
   ArrowDown: () => neighbour(1),
@@ -371,6 +419,7 @@ const KEYS = {
   k: () => toggleLayer("show-contour"),
   p: () => toggleLayer("show-probability"),
   u: () => toggleLayer("show-uncertainty"),
+  a: () => current.original.answer.attention && toggleLayer("show-attention"),
   r: () => $("report").select(),
   "?": () => $("help").showModal(),
 };
@@ -385,10 +434,14 @@ function pressed(event) {
     else return;
   } else if (writing || event.ctrlKey || event.metaKey || event.altKey) {
     return;
-  } else if (key === "Enter" && event.target.matches("button, label, a")) {
+  } else if (key.length === 1 && !$("single-keys").checked) {
+    return; // who speaks to the computer can turn off what a stray letter would do
+  } else if (key === "Enter" && event.target.matches("button, a, input[type=file]")) {
     return; // it presses what has the focus
   } else if (key.startsWith("Arrow") && event.target.matches("input")) {
     return;
+  } else if (event.shiftKey && PANS[key]) {
+    pan(PANS[key]);
   } else if (KEYS_OF_ZONES.includes(key)) {
     toggleZone(KEYS_OF_ZONES.indexOf(key));
   } else if (KEYS[key] && (shown || ["?", "ArrowUp", "ArrowDown"].includes(key))) {
@@ -397,6 +450,13 @@ function pressed(event) {
     return;
   }
   event.preventDefault();
+}
+
+function weightedMean(maps, weights) {
+  const total = Object.keys(maps).reduce((sum, zone) => sum + weights[zone], 0);
+  const mean = (row, column) =>
+    Object.entries(maps).reduce((sum, [zone, map]) => sum + (weights[zone] / total) * map[row][column], 0);
+  return Object.values(maps)[0].map((cells, row) => cells.map((_, column) => mean(row, column)));
 }
 
 function percent(share) {
@@ -438,11 +498,11 @@ $("examples").addEventListener("click", async () => {
   try {
     await open(await api.examples());
   } catch (error) {
-    say(error.message);
+    $("notice").textContent = error.message;
   }
 });
 $("force").addEventListener("click", async () => {
-  await current.retry(true);
+  current.retry(true);
   await choose(current);
 });
 $("report-form").addEventListener("submit", (event) => {
@@ -468,21 +528,18 @@ $("reviewed").addEventListener("click", review);
 $("help-open").addEventListener("click", () => $("help").showModal());
 $("window-reset").addEventListener("click", () => {
   [$("level").value, $("width").value] = [50, 100];
-  drawWindow();
+  drawPanes();
 });
-for (const button of document.querySelectorAll("[role=radio]"))
+for (const button of document.querySelectorAll("button[data-tool]"))
   button.addEventListener("click", () => chooseTool(button.dataset.tool));
 for (const button of document.querySelectorAll("[data-export]"))
   button.addEventListener("click", () => take(button.dataset.export));
-for (const id of ["level", "width"]) $(id).addEventListener("input", drawWindow);
-$("opacity").addEventListener("input", () => drawPanes());
+for (const id of ["level", "width", "opacity"]) $(id).addEventListener("input", () => drawPanes());
 for (const id of ["show-mask", "show-contour"]) $(id).addEventListener("change", () => drawPanes());
-for (const [id, other] of [
-  ["show-probability", "show-uncertainty"],
-  ["show-uncertainty", "show-probability"],
-])
+const heats = ["show-probability", "show-uncertainty", "show-attention"];
+for (const id of heats)
   $(id).addEventListener("change", () => {
-    if ($(id).checked) $(other).checked = false; // one heat at a time can be read
+    if ($(id).checked) for (const other of heats) $(other).checked = other === id; // one at a time can be read
     drawPanes();
   });
 drawAll();
