@@ -110,7 +110,8 @@ FINE, COARSE = torch.randn(3, 12, 4, 6), torch.randn(3, 20, 2, 3)
 
 def test_the_maps_cost_no_number(compact: CompactLERG) -> None:
     """The last layer, written out, is PyTorch's own."""
-    torch.testing.assert_close(compact.explain(FINE, COARSE).zone_logits, compact(FINE, COARSE), rtol=0, atol=1e-6)
+    found = compact.explain(FINE, COARSE).zone_logits
+    torch.testing.assert_close(found, compact(FINE, COARSE), rtol=0, atol=1e-6)
 
 
 def test_a_zones_map_is_the_objects_looks_by_their_weight_for_the_zone(compact: CompactLERG) -> None:

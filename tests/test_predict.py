@@ -84,7 +84,7 @@ def test_the_attention_lands_where_the_model_looked(predictor: Predictor, folder
 
 def test_weights_without_attention_maps_still_play(folder: Path, tmp_path: Path) -> None:
     """Artefacts from before 0.3 have no such output."""
-    onnx = pytest.importorskip("onnx", reason="cutting an output off a graph needs onnx: pip install 'sgseg[train]'")
+    onnx = pytest.importorskip("onnx", reason="this needs onnx: pip install 'sgseg[train]'")
     shutil.copytree(SHIPPED, tmp_path / "old")
     graph = onnx.load(tmp_path / "old" / "encode.onnx", load_external_data=False)
     kept = [node for node in graph.graph.output if node.name not in ("attention", "distance")]

@@ -1,7 +1,8 @@
 """The bridge from workshop to instrument: a trained network -> the artefact that ONNX Runtime plays.
 
     model.safetensors   the truth: kernels and matrices as float16, the rest float32
-    encode.onnx         uint8 images -> zone probabilities and decoder features
+    encode.onnx         uint8 images -> zone probabilities, attention maps, distance from the X-rays of the
+                        training (`sgseg.training.input_check`) and decoder features
     decode.onnx         report index and decoder features -> lesion probabilities
     model.json          which model it is, and the hash of the weights
 
@@ -32,7 +33,7 @@ from onnxscript.optimizer import fold_constants_ir, remove_unused_nodes
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from sgseg.data import read_cases
+from sgseg.data import Case, read_cases
 from sgseg.errors import ConfigError, SGSegError
 from sgseg.evaluation import examine, pooled
 from sgseg.formats import atomic, write_json
@@ -41,7 +42,8 @@ from sgseg.inference import OnnxRuntime, Predictor, Runtime
 from sgseg.inference.runtime import CARD, DECODE, ENCODE, WEIGHTS
 from sgseg.reports import NO_REPORT, Guidance
 from sgseg.training import config as configs
-from sgseg.training import networks
+from sgseg.training import input_check, networks
+from sgseg.training.input_check import InputCheck
 from sgseg.training.module import standardise
 from sgseg.training.networks import AnyNetwork
 from sgseg.training.pretrained import EFFICIENTNET_LITE0, MINILM
@@ -49,6 +51,9 @@ from sgseg.training.runtime import TorchRuntime
 
 REPORT_TABLE = "report_table"
 """The projected reports, (65, tokens, dim) float32, stored beside the network's own tensors."""
+
+INPUT_CHECK = "check."
+"""How the names of the tensors begin that say what X-rays look like to the network."""
 
 TOLERANCE = 1e-3
 """Largest difference in probability that artefact and network may show."""
@@ -59,29 +64,41 @@ _CHECKED = 16  # real images on which artefact and network must agree
 
 
 class _Encode(nn.Module):
-    def __init__(self, network: AnyNetwork) -> None:
+    def __init__(self, network: AnyNetwork, check: InputCheck | None) -> None:
         super().__init__()
         self.network = network
+        self.check = check
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         encoded = self.network.encode(standardise(images[:, None].float() / 255))
-        return (encoded.zone_logits.sigmoid(), *encoded.features)
+        assert encoded.attention is not None  # sgseg-compact has the maps, and nothing else is exported
+        distance = () if self.check is None else (self.check(encoded.features),)
+        return (encoded.zone_logits.sigmoid(), encoded.attention, *distance, *encoded.features)
 
 
 class _Decode(nn.Module):
     report_table: Tensor
 
-    def __init__(self, network: AnyNetwork, table: Tensor) -> None:
+    def __init__(self, network: AnyNetwork, table: Tensor, temperature: float) -> None:
         super().__init__()
         self.network = network
+        self.temperature = temperature
         self.register_buffer(REPORT_TABLE, table)
 
     def forward(self, reports: Tensor, *features: Tensor) -> Tensor:
-        return self.network.decode(features, reports, self.report_table).sigmoid()[:, 0]
+        logits = self.network.decode(features, reports, self.report_table)
+        return (logits / self.temperature).sigmoid()[:, 0]
 
 
 @torch.no_grad()
-def export(network: AnyNetwork, folder: Path, card: dict[str, Any], size: int = 224) -> Path:
+def export(
+    network: AnyNetwork,
+    folder: Path,
+    card: dict[str, Any],
+    size: int = 224,
+    check: InputCheck | None = None,
+    temperature: float = 1.0,
+) -> Path:
     """Writes the artefact of a network.
 
     Args:
@@ -89,6 +106,8 @@ def export(network: AnyNetwork, folder: Path, card: dict[str, Any], size: int = 
         folder: is made if it is not there.
         card: what goes into model.json beside size and hash: name, version, guidance, ….
         size: side of the square images, pixels.
+        check: tells X-rays from other pictures, by a limit in the card; without, nothing is refused.
+        temperature: by which the logits of masks are divided, so that probabilities mean what they say.
 
     Returns:
         The folder.
@@ -99,14 +118,17 @@ def export(network: AnyNetwork, folder: Path, card: dict[str, Any], size: int = 
     network.load_state_dict({name: t.to(state[name].dtype) for name, t in stored.items()}, strict=False)
     network.eval()
     stored[REPORT_TABLE] = network.report_encoder()
+    encoder = _Encode(network, check)
+    stored |= {name: _narrowed(t) for name, t in encoder.state_dict().items() if name.startswith(INPUT_CHECK)}
     blob = save(stored)
     with atomic(folder / WEIGHTS) as temporary:
         temporary.write_bytes(blob)
     features = network.encode(torch.zeros(2, 1, size, size)).features
     images, reports = torch.zeros(2, size, size, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64)
-    decoder = _Decode(network, stored[REPORT_TABLE])
+    decoder = _Decode(network, stored[REPORT_TABLE], temperature)
+    looks = ["zones", "attention", *(["distance"] if check else []), *_FEATURES]
     graphs = {
-        ENCODE: _graph(_Encode(network), [images], ["images"], ["zones", *_FEATURES]),
+        ENCODE: _graph(encoder, [images], ["images"], looks),
         DECODE: _graph(decoder, [reports, *features], ["reports", *_FEATURES], ["probability"]),
     }
     offsets = _offsets(blob)
@@ -119,16 +141,20 @@ def export(network: AnyNetwork, folder: Path, card: dict[str, Any], size: int = 
 
 
 def export_run(run: Path, out: Path, data: Path, version: str) -> Path:
-    """Exports a finished run, holds the artefact against the network, and lets `valid` choose the guidance.
+    """Exports a finished run and holds the artefact against the network.
+
+    `valid` chooses the guidance, the temperature of the probabilities, and which pictures are too unlike an
+    X-ray to be predicted.
 
     Args:
         run: folder of the run.
         out: folder of the artefact.
-        data: a data set; its `valid` split is the judge.
+        data: the data set; its `valid` split is the judge.
         version: of the weights.
 
     Raises:
         SGSegError: artefact and network differ by more than `TOLERANCE` on real images.
+        DataError: the data, or the X-rays without a finding that the run was trained on, are not there.
         ConfigError: the run is of another model than `sgseg-compact`: RT-DETR, as transformers builds it,
             cannot be exported for batches of any size.
     """
@@ -146,14 +172,21 @@ def export_run(run: Path, out: Path, data: Path, version: str) -> Path:
         "run": json.loads((run / "run.json").read_text(encoding="utf-8")),
         "pretrained": [asdict(package) for package in (EFFICIENTNET_LITE0, MINILM)],
     }
-    export(player.network, out, card, player.size)
+    config = configs.load(run / "config.yaml")
+    chosen = input_check.choose(player, data, config.data.negatives)
+    if chosen is not None:
+        card["input_check"] = chosen.card
     cases = read_cases(data, "valid")
+    card["calibration"] = _calibrated(player, cases)
+    temperature = card["calibration"]["temperature"]
+    export(player.network, out, card, player.size, None if chosen is None else chosen.check, temperature)
     images = np.stack([fit(read(case.image, force=True), player.size) for case in cases[:_CHECKED]])
     rounded = TorchRuntime(
-        networks.load(configs.load(run / "config.yaml"), out / WEIGHTS),
+        networks.load(config, out / WEIGHTS),
         player.size,
         player.guidance,
         player.identity,
+        temperature=temperature,
     )
     artefact = OnnxRuntime(out)
     difference = largest_difference(artefact, rounded, images)
@@ -167,8 +200,17 @@ def export_run(run: Path, out: Path, data: Path, version: str) -> Path:
     return out
 
 
+def _calibrated(player: Runtime, cases: Sequence[Case]) -> dict[str, float]:
+    """The temperature that suits the masks of these cases, and the calibration error it mends."""
+    evaluation = examine(Predictor(player), cases, [Guidance.NONE])[0]
+    assert evaluation.reliability is not None  # a model was examined
+    temperature = round(evaluation.reliability.temperature(), 3)
+    errors = (evaluation.reliability.ece(), evaluation.reliability.ece(temperature))
+    return {"temperature": temperature, "ece_before": round(errors[0], 4), "ece": round(errors[1], 4)}
+
+
 def largest_difference(artefact: OnnxRuntime, network: Runtime, images: NDArray[np.uint8]) -> float:
-    """Largest difference in probability, of lesions with and without a report and of zones.
+    """Largest difference in probability, of lesions with and without a report and of zones, and in attention.
 
     Args:
         artefact, network: the two players.
@@ -176,6 +218,8 @@ def largest_difference(artefact: OnnxRuntime, network: Runtime, images: NDArray[
     """
     looks = [player.encode(images) for player in (artefact, network)]
     differences = [np.abs(looks[0].zones - looks[1].zones).max()]
+    if looks[0].attention is not None and looks[1].attention is not None:
+        differences.append(np.abs(looks[0].attention - looks[1].attention).max())
     for report in (NO_REPORT, 0, 36):
         reports = np.full(len(images), report, dtype=np.int64)
         a, b = (

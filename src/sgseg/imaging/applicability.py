@@ -1,7 +1,8 @@
 """What speaks against a picture being a frontal chest X-ray: its tags, or its colours.
 
 Only what contradicts counts. A file without tags passes, for most X-rays outside hospitals have none; and
-neither tags nor colours tell a lateral view saved as a PNG.
+neither tags nor colours tell a lateral view saved as a PNG. What the model itself makes of a picture is
+judged later, in `sgseg.inference`.
 """
 
 from __future__ import annotations

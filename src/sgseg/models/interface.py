@@ -15,10 +15,13 @@ class Encoded(NamedTuple):
     Attributes:
         features: what `decode` takes; each has the B images along its first axis.
         zone_logits: (B, 6) in the order of `anatomy.ZONES`; NaN from a network that writes no report.
+        attention: where the network looked for each zone, (B, 6, h, w) on a grid over the image; each map
+            sums to 1. None from a network without such maps, and while it trains.
     """
 
     features: tuple[Tensor, ...]
     zone_logits: Tensor
+    attention: Tensor | None = None
 
 
 @runtime_checkable

@@ -51,8 +51,8 @@ class ImageOnly(nn.Module, ABC):
 
     def forward(self, images: Tensor, report: Tensor) -> tuple[Tensor, Tensor]:
         """Mask logits (B, 1, H, W), and zone logits (B, 6), which are NaN."""
-        (logits,), zones = self.encode(images)
-        return logits, zones
+        encoded = self.encode(images)
+        return encoded.features[0], encoded.zone_logits
 
 
 def resize_grid(tokens: Tensor, height: int, width: int) -> Tensor:

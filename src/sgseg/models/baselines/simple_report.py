@@ -22,6 +22,10 @@ class PlainClassifier(nn.Module):
         logits: Tensor = self.classify(coarse.mean((2, 3)))
         return logits
 
+    def explain(self, fine: Tensor, coarse: Tensor) -> tuple[Tensor, None]:
+        """What `forward` gives, and no map: it looks for no zone."""
+        return self(fine, coarse), None
+
 
 class SimpleReport(SGSegCompact):
     """SGSeg-compact that writes its report without detecting anything. It has one size."""

@@ -36,7 +36,10 @@ class SGSegCompact(nn.Module):
     def encode(self, images: Tensor) -> Encoded:
         """Looks at the images once; everything that needs no report."""
         features = self.encoder(images)
-        return Encoded(self.decoder.project(features), self.lerg(features[2], features[3]))
+        projected = self.decoder.project(features)
+        if self.training:  # which has no use for the maps
+            return Encoded(projected, self.lerg(features[2], features[3]))
+        return Encoded(projected, *self.lerg.explain(features[2], features[3]))
 
     def decode(self, features: Sequence[Tensor], report: Tensor, table: Tensor) -> Tensor:
         """Masks of encoded images, guided by reports.
