@@ -77,6 +77,7 @@ def test_full_size() -> None:
         found = full.eval().explain(torch.randn(1, 1, 224, 224), torch.tensor([9]))
     assert found.logits.shape == (1, 1, 224, 224)
     assert found.zone_logits.shape == (1, 6)
+    assert found.objects is not None and found.boxes is not None
     assert [stage.weights.shape[1:] for stage in found.stages] == [(24, 7, 7), (12, 14, 14), (9, 28, 28)]
     assert found.objects.shape == (1, 300)
     assert found.boxes.shape == (1, 300, 4)
@@ -158,8 +159,10 @@ def test_without_lerg_no_report_is_written(images: torch.Tensor) -> None:
     assert not network.writes_reports
     with torch.no_grad():
         assert network.eval().encode(images[:1]).zone_logits.isnan().all()
-    with pytest.raises(ValueError, match="LERG"):
-        network.explain(images, torch.tensor([1, 2]))
+        explanation = network.explain(images, torch.tensor([1, 2]))
+    assert explanation.zone_logits.isnan().all()
+    assert (explanation.objects, explanation.boxes) == (None, None)
+    torch.testing.assert_close(explanation.words().sum(1), torch.ones(2))
 
 
 def test_a_model_without_lerg_never_says_no_infection() -> None:
@@ -262,6 +265,7 @@ def test_explanations_sum_to_one_and_change_no_mask(network: SGSeg, images: torc
     for stage in explanation.stages:
         torch.testing.assert_close(stage.weights.sum(1), torch.ones_like(stage.weights[:, 0]))
     torch.testing.assert_close(explanation.words().sum(1), torch.ones(2))
+    assert explanation.objects is not None and explanation.boxes is not None
     torch.testing.assert_close(explanation.objects.sum(1), torch.ones(2))
     assert (explanation.boxes >= 0).all()
     assert (explanation.boxes <= 1).all()

@@ -304,28 +304,43 @@ def convert(
 
 @app.command()
 def reproduce(
-    table: Annotated[str, typer.Argument(help="table1 or table2.")],
+    what: Annotated[str, typer.Argument(help="table1, table2, figure2, figure3, figure4 or figure5.")],
     data: Annotated[Path | None, typer.Option(help="QaTa-COV19; the preset smoke draws its own.")] = None,
     preset: Annotated[str, typer.Option(help="paper (a GPU), cpu, or smoke.")] = "cpu",
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    runs: Annotated[Path, typer.Option(help="Folder for the training runs.")] = Path("runs"),
-    results: Annotated[Path, typer.Option(help="Folder for the tables.")] = Path("results"),
+    seeds: Annotated[
+        str | None, typer.Option(help="Of the runs, such as 0,1,2; default: the preset's.", metavar="N[,N]")
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option(help="Train and examine just these runs now.", metavar="RUN[,RUN]")
+    ] = None,
+    cases: Annotated[
+        str | None, typer.Option(help="What figures 3 to 5 show: parts of names.", metavar="CASE[,CASE]")
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Folder for runs, and for pictures with X-rays.")] = Path("runs"),
+    results: Annotated[Path, typer.Option(help="Folder for tables, plots and numbers.")] = Path("results"),
 ) -> None:
-    """Make a table of the paper: train every system in it that is not trained yet, and examine it.
+    """Make a table or a figure of the paper: train what is in it and not trained yet, and examine it.
 
-    Example: sgseg reproduce table1 --preset cpu --data QaTa
+    A table is written anew after each run; what an earlier call finished is taken as it is.
+
+    Examples: sgseg reproduce table1 --preset cpu --data QaTa
+
+    sgseg reproduce table1 --data QaTa --only unet,lvit --seeds 1
     """
     with _workshop("reproducing"):
-        from sgseg import reproduce as tables
-    if table not in tables.TABLES or preset not in tables.PRESETS:
-        raise ConfigError(
-            f"there is no {table} with preset {preset}; give one of {', '.join(tables.TABLES)} and one of "
-            f"{', '.join(tables.PRESETS)}"
-        )
+        from sgseg import reproduce as reproduction
+    if preset not in reproduction.PRESETS:
+        raise ConfigError(f"there is no preset {preset}; give one of {', '.join(reproduction.PRESETS)}")
+    numbers = _listed(seeds)
+    if not all(number.isdecimal() for number in numbers):
+        raise ConfigError(f"--seeds {seeds} are no whole numbers; give for example 0,1,2")
+    bench = reproduction.Bench(preset, data, runs, results, _say)
     with _interruptible("the same command"):
-        path = tables.reproduce(table, preset, data, seed, runs, results, _say)
-    print(path.read_text(encoding="utf-8"))
-    print(f"written: {path}")
+        files = reproduction.reproduce(what, bench, [int(n) for n in numbers], _listed(only), _listed(cases))
+    for file in files:
+        if file.suffix == ".md":
+            print(file.read_text(encoding="utf-8"))
+        print(f"written: {file}")
 
 
 @data_app.command("phantom")
@@ -418,6 +433,11 @@ def _interruptible(cure: str) -> Iterator[None]:
     except KeyboardInterrupt:
         _say(f"sgseg: interrupted; go on with {cure}")
         raise
+
+
+def _listed(text: str | None) -> list[str]:
+    """What commas separate, each once."""
+    return list(dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip()))
 
 
 def _say(text: str) -> None:

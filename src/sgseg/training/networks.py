@@ -130,6 +130,23 @@ def tokenize(tokenizer: BertTokenizer, texts: list[str]) -> tuple[Tensor, Tensor
     return tokens["input_ids"], tokens["attention_mask"]
 
 
+def report_tokens(network: SGSeg, config: Config) -> list[list[str]]:
+    """The tokens of the 64 reports as the network reads them, [64][REPORT_LENGTH], padding included.
+
+    Which vocabulary its numbers belong to is found out by reading the reports with either.
+
+    Raises:
+        HubError: it is not MiniLM's, and CXR-BERT's cannot be reached.
+        ConfigError: it is neither's.
+    """
+    ids = network.report_table.input_ids
+    for load_tokenizer in (minilm_tokenizer, lambda: hub.CXR_BERT.load(BertTokenizer, config.hub)):
+        tokenizer = load_tokenizer()
+        if torch.equal(tokenize(tokenizer, all_reports(Laterality.IMAGE))[0], ids):
+            return [tokenizer.convert_ids_to_tokens(row) for row in ids.tolist()]
+    raise ConfigError(f"{config.model} was trained on reports in another wording than today's; train it anew")
+
+
 def _start_packaged(network: AnyNetwork, init: str) -> None:
     """Fills in what comes as packages: ImageNet's weights, and the 64 reports as MiniLM reads them."""
     for part in network.modules():

@@ -24,16 +24,16 @@ class Explanation(NamedTuple):
     Attributes:
         logits: of the mask, (B, 1, H, W).
         stages: attention of the three decoder stages, coarsest first; see `StageAttention`.
-        zone_logits: (B, 6).
-        objects: (B, N), the aggregator's weights over the detector's objects; sum to 1.
-        boxes: (B, N, 4) of the objects: centre x, centre y, width, height, as shares of the image.
+        zone_logits: (B, 6); NaN from a network without LERG.
+        objects: (B, N), the aggregator's weights over the detector's objects; sum to 1. None without LERG.
+        boxes: (B, N, 4) of the objects: centre x, centre y, width, height, as shares of the image; or None.
     """
 
     logits: Tensor
     stages: list[StageAttention]
     zone_logits: Tensor
-    objects: Tensor
-    boxes: Tensor
+    objects: Tensor | None
+    boxes: Tensor | None
 
     def words(self) -> Tensor:
         """Importance of each report token, (B, REPORT_LENGTH): the mean over the stages; sums to 1."""
@@ -163,17 +163,14 @@ class SGSeg(nn.Module):
         Args:
             images: (B, 1, H, W).
             report: (B,) int64, index of the ZoneSet that the report names.
-
-        Raises:
-            ValueError: the network has no LERG.
         """
-        if self.lerg is None:
-            raise ValueError("a network without LERG has no objects to explain")
         images = images.expand(-1, 3, -1, -1)
-        found = self.lerg.explain(images)
         logits, stages = self.decoder(
             self._features(images), self.report_encoder()[report], report != NO_REPORT, need_weights=True
         )
+        if self.lerg is None:
+            return Explanation(logits, stages, images.new_full((len(images), 6), torch.nan), None, None)
+        found = self.lerg.explain(images)
         return Explanation(logits, stages, found.zone_logits, found.weights, found.boxes)
 
     def _features(self, images: Tensor) -> tuple[Tensor, ...]:
