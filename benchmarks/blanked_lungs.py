@@ -4,7 +4,7 @@ The X-rays without a finding are another hospital's. With the lungs painted over
 tell them from QaTa-COV19's but the source; if the model's reports still separate the two, its rate of false
 alarms on healthy X-rays is confounded by it.
 
-    python benchmarks/blanked_lungs.py --data QATA --negatives HEALTHY --split valid
+    python benchmarks/blanked_lungs.py --data QATA --negatives HEALTHY --splits valid test
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 import sgseg
 from sgseg.data import Case, read_cases
 from sgseg.evaluation.analysis import area_under_curve
-from sgseg.formats import write_json
+from sgseg.formats import atomic, write_json
 from sgseg.imaging import fit, read
 from sgseg.inference import Runtime
 
@@ -54,48 +55,56 @@ def likeliest_zone(runtime: Runtime, cases: Sequence[Case], blanked: bool) -> ND
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--negatives", type=Path, required=True)
-    parser.add_argument("--split", default="valid")
-    parser.add_argument("--out", type=Path, default=Path("results"))
+    parser.add_argument("--data", type=Path, required=True, help="QaTa-COV19")
+    parser.add_argument("--negatives", type=Path, required=True, help="X-rays without a finding")
+    parser.add_argument("--splits", nargs="+", default=["valid"])
+    parser.add_argument(
+        "--out", type=Path, default=Path("results/blanked-lungs"), help="writes OUT.md and OUT.json"
+    )
     arguments = parser.parse_args()
     runtime = sgseg.load().runtime
-    sets = {name: read_cases(getattr(arguments, name), arguments.split) for name in ("data", "negatives")}
-    rows = {}
-    for name, blanked in (("as they are", False), ("lungs painted over", True)):
-        infected, healthy = (likeliest_zone(runtime, cases, blanked) for cases in sets.values())
-        rows[name] = {
-            "area_under_curve": area_under_curve(infected, healthy),
-            "infected_called_infected": float((infected > 0.5).mean()),
-            "healthy_called_infected": float((healthy > 0.5).mean()),
-        }
-    document = {
-        "model": runtime.identity._asdict(),
-        "split": arguments.split,
-        "infected": len(sets["data"]),
-        "healthy": len(sets["negatives"]),
-        "rows": rows,
-    }
-    write_json(arguments.out / "blanked-lungs.json", document)
-    (arguments.out / "blanked-lungs.md").write_text(_markdown(document), encoding="utf-8")
+    roots = (arguments.data, arguments.negatives)
+    rows = [
+        _row(runtime, [read_cases(root, split) for root in roots], split, blanked)
+        for split in arguments.splits
+        for blanked in (False, True)
+    ]
+    document = {"model": runtime.identity._asdict(), "rows": rows}
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(arguments.out.with_suffix(".json"), document)
+    with atomic(arguments.out.with_suffix(".md")) as temporary:
+        temporary.write_text(_markdown(document), encoding="utf-8")
     print(_markdown(document))
 
 
-def _markdown(document: dict) -> str:
+def _row(runtime: Runtime, sets: Sequence[Sequence[Case]], split: str, blanked: bool) -> dict[str, Any]:
+    infected, healthy = (likeliest_zone(runtime, cases, blanked) for cases in sets)
+    return {
+        "split": split,
+        "lungs": "painted over" if blanked else "as they are",
+        "infected": len(infected),
+        "healthy": len(healthy),
+        "area_under_curve": area_under_curve(infected, healthy),
+        "infected_called_infected": float((infected > 0.5).mean()),
+        "healthy_called_infected": float((healthy > 0.5).mean()),
+    }
+
+
+def _markdown(document: dict[str, Any]) -> str:
     lines = [
         "# Healthy X-rays with their lungs painted over",
         "",
-        f"Weights {document['model']['version']}, split `{document['split']}`: {document['infected']:,} "
-        f"infected (QaTa-COV19), {document['healthy']:,} healthy (NIH). What separates them is the "
-        "probability of the likeliest zone; 0.5 under the curve would be no separation at all.",
+        f"Weights {document['model']['version']}; infected X-rays of QaTa-COV19, healthy ones of NIH. What "
+        "separates them is the likeliest zone's probability; 0.5 under the curve would be no separation.",
         "",
-        "| | area under the curve | infected called infected | healthy called infected |",
-        "|---|---|---|---|",
+        "| split | lungs | infected | healthy | area under the curve | called infected: infected | healthy |",
+        "|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {name} | {row['area_under_curve']:.3f} | {row['infected_called_infected']:.1%} | "
-        f"{row['healthy_called_infected']:.1%} |"
-        for name, row in document["rows"].items()
+        f"| {row['split']} | {row['lungs']} | {row['infected']:,} | {row['healthy']:,} "
+        f"| {row['area_under_curve']:.3f} | {row['infected_called_infected']:.1%} "
+        f"| {row['healthy_called_infected']:.1%} |"
+        for row in document["rows"]
     ]
     return "\n".join(lines) + "\n"
 

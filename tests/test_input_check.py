@@ -19,6 +19,7 @@ from sgseg.errors import NotApplicableError
 from sgseg.evaluation import examine
 from sgseg.imaging import ChestXray
 from sgseg.inference import OnnxRuntime, Predictor
+from sgseg.inference.runtime import read_card
 from sgseg.reports import Guidance
 from sgseg.weights import SHIPPED
 
@@ -30,7 +31,7 @@ from sgseg.training import input_check, networks  # noqa: E402
 from sgseg.training.input_check import InputCheck, averages, twin  # noqa: E402
 from sgseg.training.runtime import TorchRuntime  # noqa: E402
 
-SIZE = 224
+SIZE = read_card(SHIPPED)["size"]
 SEEDS = range(2_000, 2_100)
 _MESSAGE = "unlike the X-rays that the model knows"
 
@@ -52,9 +53,9 @@ def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped network with a check that was fitted on phantoms."""
     player = OnnxRuntime(SHIPPED)
     rng = np.random.default_rng(0)
-    squares = [phantom.draw(seed).pixels for seed in SEEDS]
+    squares = [phantom.draw(seed, SIZE).pixels for seed in SEEDS]
     check = InputCheck.fitted(averages(player, [*squares, *(twin(s, rng) for s in squares)]), components=40)
-    others = averages(player, [twin(phantom.draw(seed).pixels, rng) for seed in range(3_000, 3_030)])
+    others = averages(player, [twin(phantom.draw(seed, SIZE).pixels, rng) for seed in range(3_000, 3_030)])
     limit = 1.3 * float(check.distance(others).max())
     folder = tmp_path_factory.mktemp("checked")
     network = networks.load(configs.load("sgseg-compact"), SHIPPED / "model.safetensors")
@@ -90,7 +91,7 @@ def test_the_distance_of_a_point_is_that_of_probabilistic_pca() -> None:
 
 
 def test_a_phantom_is_near_and_noise_and_text_are_far(predictor: Predictor) -> None:
-    pictures = [phantom.draw(seed).pixels for seed in range(12)]
+    pictures = [phantom.draw(seed, SIZE).pixels for seed in range(12)]
     near = predictor.encode([ChestXray.from_array(p) for p in pictures]).strangeness
     far = predictor.encode([ChestXray.from_array(p) for p in (noise(), noise(1), page())]).strangeness
     assert near is not None and far is not None
@@ -102,7 +103,7 @@ def test_the_graph_says_what_the_network_says(artefact: Path) -> None:
     network = networks.load(configs.load("sgseg-compact"), artefact / "model.safetensors")
     onnx = OnnxRuntime(artefact)
     player = TorchRuntime(network, SIZE, onnx.guidance, onnx.identity)
-    squares = np.stack([phantom.draw(3).pixels, noise()])
+    squares = np.stack([phantom.draw(3, SIZE).pixels, noise()])
     from safetensors.torch import load_file
 
     state = load_file(artefact / "model.safetensors")
