@@ -184,8 +184,8 @@ def test_attention_lies_in_the_masks_rows_and_columns() -> None:
         top, left, bottom, right = shown.box
         grid = np.array(shown.maps[zone.name(Laterality.PATIENT)])
         rows, columns = (
-            np.floor(start + (np.arange(14) + 0.5) * (end - start) / 14).astype(int)
-            for start, end in ((top, bottom), (left, right))
+            np.floor(start + (np.arange(cells) + 0.5) * (end - start) / cells).astype(int)
+            for start, end, cells in ((top, bottom, grid.shape[0]), (left, right, grid.shape[1]))
         )
         found = schemas.turned(on_xray, prediction, orientation)[np.ix_(rows, columns)]
         assert np.corrcoef(grid.ravel(), found.ravel())[0, 1] > 0.99

@@ -94,6 +94,9 @@ def _bar(lines: NDArray[np.float32], start: int, tolerance: float) -> int:
 def fit(xray: ChestXray, size: int) -> NDArray[np.uint8]:
     """The X-ray as the network takes it: its content, hung the standard way and squashed to a square.
 
+    It is rounded to 8 bits before it is resized, as after it, so that one picture stored in 8, 12 or 16 bits
+    gives one square: what lies between the greys would tip the rounding of a pixel here and there.
+
     Args:
         xray: any size and shape.
         size: side of the square in pixels.
@@ -101,7 +104,8 @@ def fit(xray: ChestXray, size: int) -> NDArray[np.uint8]:
     Returns:
         (size, size) uint8. An 8-bit picture of this size without borders comes out bit for bit.
     """
-    square = _resize(xray.hanging.hung(xray.pixels[xray.content.slices]), size, size)
+    greys = np.rint(xray.pixels[xray.content.slices] * 255) / np.float32(255)
+    square = _resize(xray.hanging.hung(greys), size, size)
     return np.rint(square * 255).astype(np.uint8)
 
 
