@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,12 +18,8 @@ from sgseg.errors import ConfigError, MissingExtraError, SGSegError
 if TYPE_CHECKING:
     from PIL import Image
 
-    from sgseg.batch import Results
-    from sgseg.batch.refine import Refined
-    from sgseg.convert import Conversion
     from sgseg.data import Case
-    from sgseg.data.audit import Audit
-    from sgseg.evaluation import Comparison, Evaluation
+    from sgseg.evaluation import Evaluation
     from sgseg.inference import Identity, Predictor
     from sgseg.reports import Guidance
 
@@ -39,8 +35,6 @@ app.add_typer(data_app, name="data")
 _GUIDANCE = "none, self, self-soft"
 _Ledger = Annotated[Path, typer.Option("--ledger", help="Gets a line for each look at `test`.")]
 _LEDGER = Path("results/test-ledger.csv")
-_TABLE_ROWS = 20
-_CONFUSED = 5
 
 
 @app.callback(invoke_without_command=True)
@@ -71,6 +65,7 @@ def predict(
 
     Example: sgseg predict xrays/ --out results --report "lower right lung"
     """
+    from sgseg import console
     from sgseg.batch import find_images, predict_files
     from sgseg.reports import Guidance, parse
 
@@ -82,9 +77,12 @@ def predict(
     if source is Guidance.TEXT and zones is None:
         raise ConfigError("--guidance text needs --report")
     paths = find_images(images)
-    with _interruptible("the same command and --resume"), _progress("predicting", len(paths)) as advance:
+    with (
+        _interruptible("the same command and --resume"),
+        console.progress("predicting", len(paths)) as advance,
+    ):
         results = predict_files(predictor, paths, out, source, zones, laterality, advance, resume, force)
-    _print_results(results, out)
+    console.show_results(results, out)
     if results.failed or not results.images:
         raise typer.Exit(1)
 
@@ -111,6 +109,7 @@ def evaluate(
 
     sgseg evaluate --data QaTa --split test --predictions masks/
     """
+    from sgseg import console
     from sgseg.data import read_cases
     from sgseg.evaluation import append_to_ledger
     from sgseg.formats import save_picture
@@ -132,7 +131,7 @@ def evaluate(
         "threshold": threshold if predictions is None else None,
         "guidance": {e.name: {**e.summary(), "cases": e.per_case()} for e in evaluations},
     }
-    _print_evaluation(document, to_stderr=json_file == "-")
+    console.show_evaluation(document, to_stderr=json_file == "-")
     save_picture(sheet, picture)
     _say(f"best, median and worst case: {picture}")
     _write_document(document, json_file)
@@ -153,6 +152,7 @@ def analyse(
 
     Example: sgseg analyse --data QaTa --split valid --out analysis
     """
+    from sgseg import console
     from sgseg.data import read_cases
     from sgseg.evaluation import analyse as digest
     from sgseg.evaluation import append_to_ledger, examine
@@ -163,7 +163,7 @@ def analyse(
     healthy = [] if negatives is None else read_cases(negatives, split)
     own = predictor.runtime.guidance
     possible = [g for g in _possible(predictor, cases) if g is not own]
-    with _progress("evaluating", len(cases) + len(healthy)) as advance:
+    with console.progress("evaluating", len(cases) + len(healthy)) as advance:
         evaluations = examine(predictor, cases, [own, *possible], advance)
         unaffected = examine(predictor, healthy, [own], advance)[0] if healthy else None
     if split == "test" and ledger.parent.is_dir():
@@ -188,21 +188,23 @@ def compare(
 
     Example: sgseg compare ours.json theirs.json --guidance self
     """
+    from sgseg import console
     from sgseg.evaluation import compare as pair
     from sgseg.evaluation import read_evaluation
 
     of_a, of_b = (read_evaluation(*_file_and_guidance(text, guidance)) for text in (a, b))
     comparison = pair(of_a, of_b)
-    _print_comparison(comparison, to_stderr=json_file == "-")
+    console.show_comparison(comparison, to_stderr=json_file == "-")
     _write_document(comparison.document(), json_file)
 
 
 @app.command()
 def demo(out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("demo")) -> None:
     """Draw synthetic X-rays and predict them with the shipped model."""
+    from sgseg import console
     from sgseg.batch import SEEDS, demonstrate
 
-    with _progress("predicting", len(SEEDS)) as advance:
+    with console.progress("predicting", len(SEEDS)) as advance:
         sheet = demonstrate(sgseg.load(), out, advance)
     print(f"look at {sheet.resolve()}")
 
@@ -295,10 +297,12 @@ def convert(
 
     Example: sgseg convert sgseg.ckpt --out runs/released
     """
+    from sgseg import console
+
     with _workshop("converting"):
         from sgseg.convert import convert as bring_over
     conversion = bring_over(checkpoint, out, hub)
-    _print_conversion(conversion)
+    console.show_conversion(conversion)
     print(f"converted: {out}; score it with: sgseg evaluate --data QaTa --run {out}")
 
 
@@ -353,9 +357,10 @@ def data_phantom(
     size: Annotated[int, typer.Option(min=64)] = 224,
 ) -> None:
     """Draw synthetic X-rays with masks and reports, in QaTa's layout; no patient is on them."""
+    from sgseg import console
     from sgseg.data.phantom import write_dataset
 
-    with _progress("drawing", train + valid + test) as advance:
+    with console.progress("drawing", train + valid + test) as advance:
         write_dataset(out, {"train": train, "valid": valid, "test": test}, seed, size, advance)
     print(f"drawn: {out}; train on it with: sgseg train sgseg-compact data.root={out}")
 
@@ -371,10 +376,12 @@ def data_pseudo_label(
 
     Example: sgseg data pseudo-label QaTa --out labelled
     """
+    from sgseg import console
+
     with _workshop("pseudo-labelling"):
         from sgseg.training.labelled_sets import label_dataset
     summary = label_dataset(data, out, encoder, min_cluster_size)
-    _print_pseudo_labels(summary)
+    console.show_pseudo_labels(summary)
     print(f"labelled: {out}; train on it with: sgseg train sgseg-compact data.root={out}")
 
 
@@ -387,14 +394,15 @@ def data_audit(
 
     Example: sgseg data audit QaTa --out audit
     """
+    from sgseg import console
     from sgseg.data.audit import audit, list_cases
     from sgseg.formats import save_audit
 
     listing = list_cases(data)
-    with _progress("looking", len(listing)) as advance:
+    with console.progress("looking", len(listing)) as advance:
         audited = audit(listing, advance)
     page = save_audit(audited, out)
-    _print_audit(audited)
+    console.show_audit(audited)
     print(f"look at {page.resolve()}")
 
 
@@ -410,10 +418,11 @@ def data_refine(
 
     Example: sgseg data refine reports.csv --out refined
     """
+    from sgseg import console
     from sgseg.batch.refine import refine_table
 
     refined = refine_table(source, out, laterality)
-    _print_refined(refined)
+    console.show_refined(refined)
 
 
 def main() -> None:
@@ -487,12 +496,13 @@ def _examine(
     predictor: Predictor, cases: list[Case], guidance: str
 ) -> tuple[Identity, list[Evaluation], Image.Image]:
     """Who was examined, how it did, and the picture of it."""
+    from sgseg import console
     from sgseg.evaluation import MISSING_EXTRA, examine, picture
 
     runtime = predictor.runtime
     named = _guidance(None if guidance == "all" else guidance)
     guidances = _possible(predictor, cases) if named is None else [named]
-    with _progress("evaluating", len(cases)) as advance:
+    with console.progress("evaluating", len(cases)) as advance:
         evaluations = examine(predictor, cases, guidances, advance)
     if MISSING_EXTRA is not None and evaluations[0].reported.any():
         _say(f"sgseg: left out: {MISSING_EXTRA}")
@@ -504,6 +514,7 @@ def _examine_masks(
     folder: Path, cases: list[Case], tell_extra: bool
 ) -> tuple[Identity, list[Evaluation], Image.Image]:
     """The same of masks that are there."""
+    from sgseg import console
     from sgseg.evaluation import examine_masks, find_masks, picture_of_masks
     from sgseg.inference import Identity
 
@@ -511,7 +522,7 @@ def _examine_masks(
     if tell_extra and masks.extra:
         some = ", ".join(path.name for path in masks.extra[:3])
         _say(f"sgseg: left out: {len(masks.extra):,} files in {folder} that are no case's mask: {some}, …")
-    with _progress("evaluating", len(cases)) as advance:
+    with console.progress("evaluating", len(cases)) as advance:
         evaluation = examine_masks(masks, cases, advance)
     return Identity(folder.resolve().name, "", ""), [evaluation], picture_of_masks(masks, evaluation)
 
@@ -537,154 +548,3 @@ def _write_document(document: dict[str, Any], json_file: str | None) -> None:
         from sgseg.formats import write_json
 
         write_json(Path(json_file), document)
-
-
-@contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[], None]]:
-    """A bar with the time left, on stderr; only in a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
-        task = bars.add_task(what, total=total)
-        yield lambda: bars.advance(task)
-
-
-def _print_results(results: Results, out: Path) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    laterality = results.settings["laterality"]
-    table = Table("image", f"report (the {laterality}'s left and right)", "lesion", "uncertainty", box=None)
-    for entry in results.images[:_TABLE_ROWS]:
-        lesion, uncertainty = f"{entry['lesion_fraction']:.1%}", f"{entry['uncertainty']:.2f}"
-        table.add_row(escape(Path(entry["image"]).name), entry["report"], lesion, uncertainty)
-    console = Console()
-    console.print(table)
-    if len(results.images) > _TABLE_ROWS:
-        console.print(f"… and {len(results.images) - _TABLE_ROWS} more")
-    model, guidance = results.settings["model"], results.settings["guidance"]
-    console.print(
-        f"{len(results.images)} predicted by {model['name']} {model['version']}, guidance {guidance}; "
-        f"results in {out}/predictions.json",
-        soft_wrap=True,
-        highlight=False,
-    )
-    for other in results.not_applicable:
-        _say(f"sgseg: {other['error']}")
-    for failure in results.failed:
-        _say(f"sgseg: {failure['error']}")
-    total = len(results.images) + len(results.not_applicable) + len(results.failed)
-    if results.not_applicable:
-        _say(f"sgseg: {len(results.not_applicable)} of {total} are no frontal chest X-rays and left out")
-    if results.failed:
-        _say(f"sgseg: {len(results.failed)} of {total} could not be predicted")
-
-
-def _print_evaluation(document: dict[str, Any], to_stderr: bool) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    model, data = document["model"], document["data"]
-    name = f"{model['name']} {model['version']}".rstrip()
-    title = f"{name} on {data['name']}/{data['split']}, {data['cases']} cases"
-    if data["limit"]:
-        title += " (the first ones only)"
-    if document["threshold"] is not None:
-        title += f", threshold {document['threshold']}"
-    table = Table("", *document["guidance"], title=title, box=None)
-    groups = ("pooled", "per_image", "zones", "text")
-    first = next(iter(document["guidance"].values()))
-    for group in (g for g in groups if g in first):
-        for name in first[group]:
-            cells = (_cell(scores[group][name]) for scores in document["guidance"].values())
-            table.add_row(f"{group} {name}".replace("_", " "), *cells)
-    cells = (_cell(scores["images_with_a_lesion_predicted"]) for scores in document["guidance"].values())
-    table.add_row("images with a lesion", *cells)
-    Console(stderr=to_stderr, width=None if sys.stdout.isatty() else 140).print(table)
-
-
-def _print_audit(audit: Audit) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from sgseg.data.audit import CHECKS
-
-    table = Table(f"{len(audit.cases):,} cases", "found", box=None)
-    for key, found in audit.findings.items():
-        table.add_row(CHECKS[key].title, f"{len(found):,}")
-    Console().print(table)
-
-
-def _print_comparison(comparison: Comparison, to_stderr: bool) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    title = f"{comparison.cases:,} cases of {comparison.patients:,} patients, split {comparison.split}"
-    table = Table("", "A", "B", "A − B", "95 % interval", "p", title=title, box=None)
-    for name, score in comparison.scores.items():
-        interval = f"{score.low:+.4f} … {score.high:+.4f}"
-        values = (f"{score.a:.4f}", f"{score.b:.4f}", f"{score.difference:+.4f}", interval, f"{score.p:.4f}")
-        table.add_row(name, *values)
-    console = Console(stderr=to_stderr, width=None if sys.stdout.isatty() else 140)
-    console.print(f"A: {escape(comparison.a)}\nB: {escape(comparison.b)}", highlight=False, soft_wrap=True)
-    console.print(table)
-
-
-def _print_conversion(conversion: Conversion) -> None:
-    from collections import Counter
-
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("", "tensors", title=f"checkpoint of {conversion.source}", box=None)
-    for part, mapped in Counter(name.split(".")[0] for name in conversion.tensors).items():
-        table.add_row(part, str(mapped))
-    for reason, unused in Counter(conversion.unused.values()).items():
-        table.add_row(f"unused: {reason}", str(unused))
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
-    if conversion.source == "LanGuideMedSeg":
-        _say("sgseg: LanGuideMedSeg HAS NO LERG: it writes no report and is guided by yours alone (--report)")
-
-
-def _print_pseudo_labels(summary: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    def share(value: float | None) -> str:
-        return "nothing to compare" if value is None else f"{value:.2%}"
-
-    table = Table("", "captions", "agree with the zones parsed", box=None)
-    for how, scores in summary["how"].items():
-        table.add_row(how, f"{scores['captions']:,}", share(scores["agreement"]))
-    table.add_row("all", f"{summary['captions']:,}", share(summary["agreement"]["exact"]))
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    console.print(table)
-    clusters = (
-        "{phrases:,} location phrases, {clusters:,} clusters, {unreadable_clusters:,} of them unreadable"
-    )
-    purity = share(summary["purity"])
-    console.print(f"{clusters.format(**summary)}; purity {purity}", soft_wrap=True, highlight=False)
-    for pair in summary["confused"]["pairs_in_image_laterality"][:_CONFUSED]:
-        confused = "{captions:,} × {known} -> {label} ({kind})".format(**pair)
-        console.print(confused, soft_wrap=True, highlight=False)
-
-
-def _print_refined(refined: Refined) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    n = len(refined.captions)
-    table = Table("captions", f"{n:,}", "share", box=None)
-    for name, count in refined.counts.items():
-        table.add_row(name, f"{count:,}", f"{count / max(n, 1):.1%}")
-    Console().print(table)
-    print(f"{refined.table}; every change and what is unresolved: {refined.changes}")
-
-
-def _cell(score: dict[str, float]) -> str:
-    return f"{score['value']:.4f} ({score['low']:.3f}–{score['high']:.3f})"
