@@ -104,7 +104,7 @@ def fit(xray: ChestXray, size: int) -> NDArray[np.uint8]:
     Returns:
         (size, size) uint8. An 8-bit picture of this size without borders comes out bit for bit.
     """
-    greys = np.rint(xray.pixels[xray.content.slices] * 255) / np.float32(255)
+    greys = np.rint(xray.pixels[xray.content.slices] * 255).astype(np.float32, copy=False) / np.float32(255)
     square = _resize(xray.hanging.hung(greys), size, size)
     return np.rint(square * 255).astype(np.uint8)
 
