@@ -74,6 +74,7 @@ def test_overrides_reach_lists_and_sections() -> None:
         ("data.rot=x", "did you mean root"),
         ("sed=1", "did you mean seed"),
         ("stages.0.epoch=1", "did you mean epochs"),
+        ("stages.2.augmentation.flipp=1", "did you mean flip"),
         ("stages.0.size=100", "multiple of 32"),
         ("stages.7.size=128", "does not fit"),
         ("--epochs", "is not key=value"),

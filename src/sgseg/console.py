@@ -14,8 +14,6 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from sgseg.data.audit import CHECKS
-
 if TYPE_CHECKING:
     from sgseg.batch import Results
     from sgseg.batch.refine import Refined
@@ -89,6 +87,8 @@ def show_evaluation(document: dict[str, Any], to_stderr: bool) -> None:
 
 def show_audit(audit: Audit) -> None:
     """How much was found of each kind."""
+    from sgseg.data.audit import CHECKS  # here, so that no other command waits for it
+
     table = Table(f"{len(audit.cases):,} cases", "found", box=None)
     for key, found in audit.findings.items():
         table.add_row(CHECKS[key].title, f"{len(found):,}")

@@ -58,7 +58,7 @@ def analyse(evaluations: Sequence[Evaluation], negatives: Evaluation | None = No
     document = {
         "guidance": first.name,
         "cases": len(first.cases),
-        "scores": {e.name: _scores(e.counts, _patients(e)) for e in evaluations},
+        "scores": {e.name: _scores(e.counts, e.patients) for e in evaluations},
         "perfect_report": _perfect_report(evaluations),
         "groups": {
             name: [{"group": label, **_group(first, chosen)} for label, chosen in parts if chosen.any()]
@@ -108,10 +108,6 @@ def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return ranks
 
 
-def _patients(evaluation: Evaluation) -> list[str]:
-    return [case.patient for case in evaluation.cases]
-
-
 def _scores(counts: Counts, patients: Sequence[str]) -> dict[str, dict[str, float]]:
     return {
         "pooled_dice": interval(pooled(counts).dice, patients),
@@ -125,7 +121,7 @@ def _perfect_report(evaluations: Sequence[Evaluation]) -> dict[str, float] | Non
     if not given:
         return None
     gain = Difference(pooled(given[0].counts).dice, pooled(evaluations[0].counts).dice)
-    return interval(gain, _patients(evaluations[0]))
+    return interval(gain, evaluations[0].patients)
 
 
 # --- groups
@@ -153,7 +149,7 @@ def _groups(evaluation: Evaluation) -> dict[str, list[tuple[str, NDArray[np.bool
     }
     if evaluation.reported.any():
         wrong = np.full(len(cases), -1)
-        wrong[evaluation.reported] = (evaluation.zones_pred != evaluation.zones_true).sum(1)
+        wrong[evaluation.reported] = evaluation.wrong_zones
         groups["zones that the model's own report has wrong"] = [
             *((str(n), wrong == n) for n in range(3)),
             ("3 and more", wrong >= 3),
@@ -197,7 +193,7 @@ def _quality(evaluation: Evaluation) -> dict[str, Any]:
 
 def _draws(evaluation: Evaluation, dice: NDArray[np.float64]) -> list[float]:
     """Rank correlations of patients drawn with replacement, as in `intervals.bootstrap`."""
-    groups = _members(_patients(evaluation))
+    groups = _members(evaluation.patients)
     random = np.random.default_rng(0)
     draws = (
         np.concatenate([groups[i] for i in random.integers(len(groups), size=len(groups))])
@@ -237,12 +233,12 @@ def _uninvolved(evaluation: Evaluation) -> dict[str, float]:
     Both kinds of zone are on the same X-ray, so no difference between sources helps the model.
     """
     spared = ~evaluation.zones_true
-    patients = [p for p, has in zip(_patients(evaluation), evaluation.reported, strict=True) if has]
+    patients = [p for p, has in zip(evaluation.patients, evaluation.reported, strict=True) if has]
     return interval(Score((spared & ~evaluation.zones_pred).sum(1), spared.sum(1)), patients)
 
 
 def _rate(evaluation: Evaluation, flags: NDArray[np.bool_]) -> dict[str, float]:
-    return interval(Score(flags), _patients(evaluation))
+    return interval(Score(flags), evaluation.patients)
 
 
 def _described(evaluation: Evaluation, i: int) -> Mapping[str, Any]:

@@ -59,6 +59,11 @@ class Evaluation:
     reliability: Reliability | None
 
     @property
+    def patients(self) -> list[str]:
+        """The patient of each case: whom intervals draw."""
+        return [case.patient for case in self.cases]
+
+    @property
     def reported(self) -> NDArray[np.bool_]:
         """For which cases both the model's zones and the true ones are known, (N,) bool."""
         known = np.array([case.zones is not None for case in self.cases])
@@ -76,13 +81,19 @@ class Evaluation:
         return np.array([zones.vector for zones in chosen if zones is not None], dtype=bool).reshape(-1, 6)
 
     @property
+    def wrong_zones(self) -> NDArray[np.int64]:
+        """How many zones the model's own report has wrong, (M,), for the M cases that are `reported`."""
+        wrong: NDArray[np.int64] = (self.zones_pred != self.zones_true).sum(1)
+        return wrong
+
+    @property
     def name(self) -> str:
         """Of the guidance, in tables and documents."""
         return GIVEN if self.guidance is None else self.guidance.value
 
     def summary(self) -> dict[str, Any]:
         """All scores, each with its 95 % interval over patients: {name: {"value", "low", "high"}}."""
-        patients = [case.patient for case in self.cases]
+        patients = self.patients
         mask = {"pooled": pooled(self.counts), "per_image": per_image(self.counts)}
         scores: dict[str, Any] = {
             kind: {name: interval(score, patients) for name, score in values._asdict().items()}

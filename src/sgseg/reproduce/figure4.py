@@ -109,7 +109,7 @@ def wrong_zones(own: Evaluation, true: Evaluation) -> dict[str, Any]:
         "cases", and "bins": for each number of wrong zones how many "cases" have it, and their Dice, if there
         are any.
     """
-    wrong = (own.zones_pred != own.zones_true).sum(1)
+    wrong = own.wrong_zones
     bins = [_bin(own, true, number, np.flatnonzero(wrong == number)) for number in range(len(ZONES) + 1)]
     return {"cases": len(wrong), "interval": "95 %, by patient", "bins": bins}
 

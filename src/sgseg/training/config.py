@@ -279,6 +279,7 @@ def _explain(error: ValidationError) -> Iterator[str]:
         if fault["type"] != "extra_forbidden":
             yield f"{place}: {fault['msg'].lower()}"
             continue
-        section = _SECTIONS.get(str(fault["loc"][0]) if len(fault["loc"]) > 1 else "", Config)
+        around = [_SECTIONS[str(part)] for part in fault["loc"][:-1] if str(part) in _SECTIONS]
+        section = around[-1] if around else Config
         near = difflib.get_close_matches(str(fault["loc"][-1]), section.model_fields, 1, cutoff=0)
         yield f"there is no key {place}; did you mean {near[0]}?"
