@@ -38,7 +38,13 @@ from sgseg.training.augmentation import Augment, flip  # noqa: E402
 from sgseg.training.cache import Arrays  # noqa: E402
 from sgseg.training.config import Augmentation, Config, Reports  # noqa: E402
 from sgseg.training.losses import language_vision_loss, zone_loss  # noqa: E402
-from sgseg.training.module import choose_reports, standardise, zone_index  # noqa: E402
+from sgseg.training.module import (  # noqa: E402
+    StageModule,
+    choose_reports,
+    distilled,
+    standardise,
+    zone_index,
+)
 from sgseg.training.semi_supervised import (  # noqa: E402
     ContrastiveBatches,
     SemiSupervisedModule,
@@ -174,6 +180,52 @@ def test_a_network_that_writes_no_report_gets_none_where_none_is_true() -> None:
     chosen = choose_reports(own, zones, Reports(true=0.5, corrupted=0.0))
     assert (chosen[::2] == NO_REPORT).all()
     assert set(chosen[1::2].tolist()) == {63, NO_REPORT}
+
+
+def test_the_path_without_a_report_learns_from_the_true_report_alone() -> None:
+    masks = torch.stack([torch.ones(2, 4, 4), torch.zeros(2, 4, 4)])
+    guided = torch.full((2, 1, 4, 4), 2.0, requires_grad=True)
+    targets = distilled(masks, guided, torch.tensor([True, False]), Reports(distil=0.25))
+    assert not targets.requires_grad
+    torch.testing.assert_close(
+        targets[0, 0], torch.full((4, 4), 0.75 + 0.25 * float(guided.detach()[0, 0, 0, 0].sigmoid()))
+    )
+    torch.testing.assert_close(targets[1], masks[1])
+    torch.testing.assert_close(targets[0, 1], masks[0, 1])
+
+
+def test_distillation_changes_what_the_unguided_path_is_asked_for() -> None:
+    losses = []
+    for share in (0.0, 0.5):
+        changes = [
+            f"data.root={phantoms}",
+            f"reports.distil={share}",
+            "reports.true=1",
+            "reports.corrupted=0",
+        ]
+        config = configs.load("sgseg-compact", changes)
+        torch.manual_seed(0)
+        network = SGSegCompact().train()
+        module = StageModule(network, config, 1, [])
+        images, masks = torch.rand(4, 1, 64, 64), (torch.rand(4, 1, 64, 64) > 0.5).float()
+        torch.manual_seed(1)
+        losses.append(float(module._segment(images, masks, torch.ones(4, 6))["mask_loss"]))
+    assert losses[0] != losses[1]
+
+
+def test_drop_connect_leaves_out_late_branches_more_often() -> None:
+    encoder = EfficientNetLite0().train()
+    encoder.set_drop_connect(0.5)
+    blocks = [block for block in encoder._blocks if block.residual]
+    rates = [block.drop_connect for block in blocks]
+    assert rates == sorted(rates) and 0 < rates[0] < rates[-1] < 0.5
+    last = blocks[-1]
+    x = torch.randn(200, last._bn2.num_features, 4, 4)
+    with torch.no_grad():
+        last._bn2.weight.zero_().add_(1)
+        left_out = (last(x) == x).flatten(1).all(1).float().mean()
+        assert left_out == pytest.approx(last.drop_connect, abs=0.12)
+        assert not (last.eval()(x) == x).flatten(1).all(1).any()
 
 
 def test_filling_the_bank_leaves_the_network_in_training(phantoms: Path) -> None:
@@ -595,7 +647,13 @@ def test_the_artefact_gives_the_networks_probabilities(
     from sgseg.inference.runtime import read_card
     from sgseg.training.runtime import TorchRuntime
 
-    out = export_run(unbroken, tmp_path / "artefact", phantoms, "test")
+    healthy = tmp_path / "healthy"
+    pictures = {part: sorted((phantoms / "images" / part / "images").iterdir())[:3] for part in ("train", "valid")}
+    shutil.copytree(unbroken, tmp_path / "run")
+    settings = yaml.safe_load((unbroken / "config.yaml").read_text())
+    settings["data"]["negatives"] = str(healthy)
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(settings))
+    out = export_run(tmp_path / "run", tmp_path / "artefact", phantoms, "test")
     artefact = OnnxRuntime(out)
     network = TorchRuntime(
         networks.load(configs.load("sgseg-compact"), out / "model.safetensors"),

@@ -79,11 +79,14 @@ class Reports(Strict):
         corrupted: share of the true report with one or two zones changed.
         unguided: whether every image is decoded a second time, without a report; trained with reports alone,
             as in the paper, the path without text starves.
+        distil: how far the target of the path without a report moves from the mask to what the network itself
+            says under the true report: knowledge that only training has (Vapnik & Vashist, 2009).
     """
 
     true: float = Field(0.7, ge=0, le=1)
     corrupted: float = Field(0.08, ge=0, le=1)
     unguided: bool = True
+    distil: float = Field(0, ge=0, lt=1)
 
 
 class Network(Strict):
@@ -118,6 +121,8 @@ class Stage(Strict):
         encoder_learning_rate: the encoder's.
         warm_up: share of the steps on the way to the peak; cosine to below 1e-6 after it.
         zone_weight: weight of the zone loss beside the mask loss.
+        drop_connect: how often the last residual branch of an EfficientNet is left out; earlier ones less
+            often, in proportion to their depth. 0.2 is what it was pretrained with.
         phantoms: synthetic X-rays added to the training split.
         objective: `contrastive` warms up: images are drawn to their reports, no mask is learned.
         patience: epochs without a better score on the validation split after which the stage ends early.
@@ -135,6 +140,7 @@ class Stage(Strict):
     encoder_learning_rate: float = Field(3e-4, gt=0)
     warm_up: float = Field(0.15, ge=0, lt=1)
     zone_weight: float = Field(0.3, ge=0)
+    drop_connect: float = Field(0, ge=0, lt=1)
     phantoms: int = Field(0, ge=0)
     objective: Literal["segmentation", "contrastive"] = "segmentation"
     patience: int | None = Field(None, ge=1)

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from sgseg.anatomy import ZONES
 from sgseg.models import repeat_features
+from sgseg.models.compact.efficientnet import EfficientNetLite0
 from sgseg.models.interface import Alignable
 from sgseg.reports import NO_REPORT
 from sgseg.training.augmentation import Augment
@@ -56,6 +57,19 @@ def choose_reports(own: Tensor, zones: Tensor, shares: Reports) -> Tensor:
     return torch.where(zones.isnan().any(1), own, chosen)
 
 
+def distilled(masks: Tensor, guided: Tensor, told: Tensor, shares: Reports) -> Tensor:
+    """Targets of the path without a report.
+
+    Args:
+        masks: (B, C, H, W); the first channel is what is segmented.
+        guided: logits of the same images under a report, (B, 1, H, W); no gradient flows into them.
+        told: (B,) whether that report was the true one; where it was not, the mask stays as it is.
+        shares: how far the others move.
+    """
+    share = shares.distil * told.to(masks.dtype)[:, None, None, None]
+    return torch.cat([torch.lerp(masks[:, :1], guided.detach().sigmoid(), share), masks[:, 1:]], dim=1)
+
+
 class StageModule(L.LightningModule):
     """Trains `network` through one stage.
 
@@ -79,6 +93,9 @@ class StageModule(L.LightningModule):
         self.sets, self.seed = sets, (config.seed, number)
         self.augment = Augment(self.stage.augmentation or config.augmentation)
         self.counts: dict[str, Tensor] = {}
+        for part in network.modules():
+            if isinstance(part, EfficientNetLite0):
+                part.set_drop_connect(self.stage.drop_connect)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """The current epoch's batches; Lightning asks anew for each epoch."""
@@ -110,8 +127,12 @@ class StageModule(L.LightningModule):
         paths = [choose_reports(own, zones, self.config.reports)] if reads else []
         if self.config.reports.unguided or not reads:
             paths.insert(0, torch.full_like(own, NO_REPORT))
-        logits = self._decode(repeat_features(encoded.features, len(paths)), torch.cat(paths))
-        losses = self._mask_losses(logits.float(), torch.cat([masks] * len(paths)))
+        logits = self._decode(repeat_features(encoded.features, len(paths)), torch.cat(paths)).float()
+        targets = [masks] * len(paths)
+        if self.config.reports.distil and len(paths) == 2:
+            told = (paths[1] == zone_index(zones)) & ~zones.isnan().any(1)
+            targets[0] = distilled(masks, logits[len(own) :], told, self.config.reports)
+        losses = self._mask_losses(logits, torch.cat(targets))
         if self.network.writes_reports:
             losses["zone_loss"] = zone_loss(encoded.zone_logits.float(), zones)
         return losses

@@ -119,6 +119,7 @@ class InvertedResidual(nn.Module):
         hidden = inputs * expand
         self.expands = expand != 1
         self.residual = stride == 1 and inputs == outputs
+        self.drop_connect = 0.0  # how often the branch is left out in training
         if self.expands:
             self._expand_conv = _conv(inputs, hidden, 1)
             self._bn0 = _norm(hidden)
@@ -131,6 +132,9 @@ class InvertedResidual(nn.Module):
         y = F.relu6(self._bn0(self._expand_conv(x))) if self.expands else x
         y = F.relu6(self._bn1(self._depthwise_conv(y)))
         y = self._bn2(self._project_conv(y))
+        if self.training and self.residual and self.drop_connect:
+            kept = torch.rand(len(y), 1, 1, 1, device=y.device) >= self.drop_connect
+            y = y * (kept / (1 - self.drop_connect)).to(y.dtype)
         return x + y if self.residual else y
 
 
@@ -164,6 +168,15 @@ class EfficientNetLite0(nn.Module):
             if i in taps:
                 features.append(x)
         return tuple(features)
+
+    def set_drop_connect(self, rate: float) -> None:
+        """Sets how often residual branches are left out in training (Huang et al., ECCV 2016).
+
+        Args:
+            rate: of the last block; the others' are in proportion to their depth.
+        """
+        for depth, block in enumerate(self._blocks):
+            block.drop_connect = rate * depth / len(self._blocks)
 
     def load_imagenet(self, state: dict[str, Tensor]) -> None:
         """Loads a published ImageNet state dict; its classification head is dropped.
