@@ -117,7 +117,8 @@ def make_table(table: str, bench: Bench, seeds: Sequence[int] = (), only: Sequen
     for number, (name, seed) in enumerate(work, start=1):
         bench.say(f"{number}/{len(work)} {name}, seed {seed}")
         if (name, seed) not in records:
-            records[name, seed] = bench.examine(name, seed)
+            bench.examine(name, seed)
+            records = bench.records(runs_of(table))  # all anew: other calls may have made some meanwhile
         document = _document(table, bench, records, seeds)
         write_json(path.with_suffix(".json"), document)
         with atomic(path) as temporary:
