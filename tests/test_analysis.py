@@ -16,7 +16,7 @@ from sgseg.cli import app
 from sgseg.data import Case
 from sgseg.data.phantom import write_dataset
 from sgseg.errors import DataError
-from sgseg.evaluation import Counts, Evaluation, Reliability, analyse
+from sgseg.evaluation import Counts, Evaluation, Reliability, analyse, choose_finding_threshold
 from sgseg.evaluation.analysis import area_under_curve, keep, rank_correlation
 from sgseg.reports import Guidance
 
@@ -87,12 +87,15 @@ def _evaluation(
     quality: list[float],
     guidance: Guidance = Guidance.NONE,
     zones: list[list[float]] | None = None,
+    finding_threshold: float = 0.5,
 ) -> Evaluation:
     """Of cases whose report names the upper zone at the left of the image."""
     cases = [Case(f"sub-{i}_vp-ap_cr", Path(), None, ZoneSet(1), f"patient{i}") for i in range(len(rows))]
     probabilities = np.array(zones or [[0.9, 0.1, 0.1, 0.1, 0.1, 0.1]] * len(rows))
-    counts = Counts.stack(rows)
-    return Evaluation(cases, counts, probabilities, guidance, np.array(quality), _reliability(1))
+    counts, reliability = Counts.stack(rows), _reliability(1)
+    return Evaluation(
+        cases, counts, probabilities, guidance, np.array(quality), reliability, finding_threshold
+    )
 
 
 _GOOD, _POOR, _MISSED = (10, 0, 0, 90), (5, 5, 5, 85), (0, 0, 10, 90)
@@ -140,11 +143,65 @@ def test_false_alarms_are_told_by_mask_and_by_report() -> None:
     assert found["specificity_of_uninvolved_zones"]["value"] == 1
 
 
+def test_false_alarms_of_the_finding_are_told_at_the_models_threshold() -> None:
+    sick, healthy = (
+        _evaluation([_GOOD] * len(likeliest), [0.9] * len(likeliest), zones=zones, finding_threshold=0.7)
+        for likeliest in ([0.9, 0.8, 0.71, 0.7], [0.1, 0.6, 0.69, 0.8, 0.9])
+        for zones in [[[0.05, p, 0, 0, 0, 0] for p in likeliest]]
+    )
+    assert sick.findings.tolist() == [True, True, True, False]
+    assert sick.finding_probabilities.tolist() == [0.9, 0.8, 0.71, 0.7]
+    found = analyse([sick], healthy)["detection"]
+    decision = found["the finding decision"]
+    assert decision["threshold"] == 0.7
+    assert decision["sensitivity"]["value"] == 0.75
+    assert decision["false_positive_rate"]["value"] == 0.4
+    assert found["any zone in the report"]["false_positive_rate"]["value"] == 0.8
+
+
+def test_the_finding_threshold_is_the_highest_that_finds_97_percent() -> None:
+    positives = np.arange(1, 101) / 101  # 98 of them are above 2 / 101, 97 above 3 / 101
+    chosen = choose_finding_threshold(positives, np.array([0.01, 0.02, 0.03, 0.9]))
+    assert 3 / 101 < 0.03 < 4 / 101
+    assert chosen._asdict() == {
+        "threshold": 0.03,
+        "sensitivity": 0.97,
+        "false_positive_rate": 0.25,
+        "cases": 100,
+        "negatives": 4,
+    }
+
+
+@pytest.mark.parametrize("tie", [0.07, 0.29, 0.56, 0.57, 0.58, 0.99])
+def test_ties_at_the_threshold_stay_above_it(tie: float) -> None:
+    """These times 100 are no whole numbers in floating point, some above and some below one."""
+    low = choose_finding_threshold(np.array([tie] * 5 + [1.0] * 95), np.empty(0))
+    assert (low.threshold, low.sensitivity) == (pytest.approx(tie - 0.01), 1.0)
+    few = choose_finding_threshold(np.array([tie] * 3 + [1.0] * 97), np.empty(0))
+    assert (few.threshold, few.sensitivity) == (0.99, 0.97)
+
+
+@given(st.lists(st.floats(2**-10, 1, width=32), min_size=1, max_size=150))
+def test_a_finding_threshold_in_hundredths_keeps_the_sensitivity(values: list[float]) -> None:
+    positives = np.array(values)
+    threshold = choose_finding_threshold(positives, np.empty(0)).threshold
+    assert threshold == round(threshold, 2)
+    assert (positives > threshold).mean() >= 0.97
+    assert threshold == 0.99 or (positives > round(threshold + 0.01, 2)).mean() < 0.97
+
+
+def test_without_any_lesion_the_finding_threshold_is_that_of_reports() -> None:
+    chosen = choose_finding_threshold(np.empty(0), np.array([0.2, 0.6]))
+    assert (chosen.threshold, chosen.sensitivity, chosen.false_positive_rate) == (0.5, None, 0.5)
+    assert choose_finding_threshold(np.ones(1), np.empty(0)).false_positive_rate is None
+
+
 def test_masks_alone_cannot_be_analysed() -> None:
     counts = Counts.stack([_GOOD])
     masks = Evaluation(
-        [Case("a", Path(), None, None, "a")], counts, np.full((1, 6), np.nan), None, np.ones(1), None
+        [Case("a", Path(), None, None, "a")], counts, np.full((1, 6), np.nan), None, np.ones(1), None, 0.5
     )
+    assert not masks.findings.any(), "who tells no zones has no finding"
     with pytest.raises(DataError, match="give a model"):
         analyse([masks])
 
@@ -164,3 +221,6 @@ def test_the_command_writes_a_page_and_its_numbers(tmp_path: Path) -> None:
     assert "Does the model know when it errs?" in page
     assert f"{document['calibration']['ece']:.4f}" in page
     assert "<img" not in page
+    decision = document["detection"]["the finding decision"]
+    assert f"threshold, {decision['threshold']:.2f}." in page
+    assert f"<td>the finding decision</td><td>{decision['sensitivity']['value']:.3f}" in page

@@ -669,7 +669,11 @@ def test_dicomdir_leads_nowhere_else(medium: Path) -> None:
 
 
 def test_predict_lists_what_is_not_applicable(
-    medium: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    medium: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    predictor: Predictor,
 ) -> None:
     from sgseg.cli import main
 
@@ -697,6 +701,9 @@ def test_predict_lists_what_is_not_applicable(
     assert document["images"][0]["laterality_source"] == "none"
     assert document["images"][0]["report"] == "" and document["images"][0]["zones"] == []
     assert set(document["images"][0]["zone_probabilities"].values()) == {None}
+    own = predictor.predict(lateral, force=True)
+    assert document["images"][0]["finding"] is own.finding is not None, "it names no side"
+    assert document["images"][0]["finding_probability"] == pytest.approx(own.finding_probability, abs=1e-4)
 
     code, document = predict(str(medium), "--force")
     assert code == 1 and len(document["images"]) == 2

@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 
 import sgseg
-from sgseg.anatomy import ZONES, ZoneSet
-from sgseg.batch import find_images, predict_files, result_names
+from sgseg.anatomy import ZONES, Laterality, ZoneSet
+from sgseg.batch import Results, describe, find_images, predict_files, result_names
+from sgseg.console import show_results
 from sgseg.data import Case, phantom, read_cases
 from sgseg.data.phantom import write_dataset
 from sgseg.errors import DataError, ReportError, SGSegError
@@ -96,6 +97,43 @@ def test_weights_without_attention_maps_still_play(folder: Path, tmp_path: Path)
     old, new = (sgseg.load(model).predict(folder / "case1.png") for model in (tmp_path / "old", None))
     assert old.attention is None and old.looked_at() is None
     np.testing.assert_allclose(old.probability, new.probability, atol=1e-6)
+
+
+def test_a_finding_is_what_exceeds_the_threshold(predictor: Predictor, folder: Path) -> None:
+    zones = (0.1, 0.2, 0.56, 0.3, 0.0, 0.4)
+    seen = replace(predictor.predict(folder / "case1.png"), zone_probabilities=zones)
+    assert seen.finding_probability == 0.56
+    assert [replace(seen, finding_threshold=t).finding for t in (0.55, 0.56, 0.57)] == [True, False, False]
+    silent = replace(seen, zone_probabilities=(float("nan"),) * 6)
+    assert silent.finding is None and np.isnan(silent.finding_probability)
+    told = predictor.predict(folder / "case1.png", report="no infection.")
+    own = predictor.predict(folder / "case1.png")
+    assert (told.finding, told.finding_probability) == (own.finding, own.finding_probability)
+
+
+def test_no_finding_leaves_the_mask_and_the_report(predictor: Predictor, folder: Path) -> None:
+    found = replace(predictor.predict(folder / "case1.png"), finding_threshold=0.0)
+    missed = replace(found, finding_threshold=1.0)
+    assert (found.finding, missed.finding) == (True, False)
+    assert missed.mask.any() and np.array_equal(missed.mask, found.mask)
+    texts = [describe(p, Laterality.PATIENT) for p in (found, missed)]
+    assert [text.pop("finding") for text in texts] == [True, False]
+    assert texts[0] == texts[1]
+
+
+def test_the_card_says_the_finding_threshold(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(SHIPPED, tmp_path / "model")
+    path = tmp_path / "model" / "model.json"
+    card = json.loads(path.read_text())
+    card.pop("finding", None)
+    path.write_text(json.dumps(card))
+    old = sgseg.load(tmp_path / "model")
+    assert old.runtime.finding_threshold == 0.5, "as weights up to 0.3.0"
+    own = old.predict(folder / "case1.png").finding_probability
+    for threshold, finding in ((round(own - 0.01, 4), True), (round(own + 0.01, 4), False)):
+        path.write_text(json.dumps({**card, "finding": {"threshold": threshold}}))
+        prediction = sgseg.load(tmp_path / "model").predict(folder / "case1.png")
+        assert (prediction.finding_threshold, prediction.finding) == (threshold, finding)
 
 
 def test_file_array_and_xray_give_the_same(predictor: Predictor, folder: Path) -> None:
@@ -218,6 +256,8 @@ def test_bad_files_are_named_and_the_rest_is_written(with_bad_files: list[str], 
         assert mask.shape == (entry["size"][1], entry["size"][0])
         assert entry["lesion_fraction"] == pytest.approx((mask > 0).mean(), abs=1e-4)
         assert (out / entry["overlay"]).is_file()
+        assert entry["finding"] is (entry["finding_probability"] > document["finding_threshold"])
+        assert entry["finding_probability"] == max(entry["zone_probabilities"].values())
     assert not list(out.glob(".sgseg-*"))
 
 
@@ -244,6 +284,34 @@ def test_resume_leaves_out_what_is_there(predictor: Predictor, folder: Path, tmp
     other = predict_files(predictor, paths, tmp_path, Guidance.SELF, resume=True)
     assert len(other.images) == 2
     assert (tmp_path / "case1_mask.png").stat().st_mtime_ns > before
+
+
+def test_resume_takes_no_findings_of_another_threshold(
+    predictor: Predictor, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [folder / "case1.png"]
+    for threshold, finding in ((0.0, True), (1.0, False)):
+        monkeypatch.setattr(predictor.runtime, "finding_threshold", threshold)
+        results = predict_files(predictor, paths, tmp_path, Guidance.NONE, resume=True)
+        assert [entry["finding"] for entry in results.images] == [finding]
+    path = tmp_path / "predictions.json"
+    old = json.loads(path.read_text())
+    del old["finding_threshold"], old["images"][0]["finding"]  # as written up to weights 0.3.0
+    path.write_text(json.dumps(old))
+    results = predict_files(predictor, paths, tmp_path, Guidance.NONE, resume=True)
+    assert results.images[0]["finding"] is False
+
+
+def test_the_table_says_the_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = {"name": "m", "version": "1"}
+    results = Results({"laterality": "patient", "model": model, "guidance": "none"})
+    rest = {"report": "", "lesion_fraction": 0.0, "uncertainty": 0.0}
+    found = {"a.png": True, "b.png": False, "c.png": None}
+    results.images = [{"image": name, "finding": finding, **rest} for name, finding in found.items()]
+    show_results(results, tmp_path)
+    heading, *rows = capsys.readouterr().out.splitlines()[:4]
+    assert "finding" in heading
+    assert [row.split()[:2] for row in rows] == [["a.png", "yes"], ["b.png", "no"], ["c.png", "–"]]
 
 
 @pytest.mark.parametrize(

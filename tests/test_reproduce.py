@@ -478,7 +478,7 @@ def test_dice_against_wrong_zones() -> None:
 
     def evaluation(guidance: Guidance, tp: list[int]) -> Evaluation:
         counts = Counts.stack([(hits, 10 - hits, 10 - hits, 80) for hits in tp])
-        return Evaluation(cases, counts, probabilities, guidance, np.ones(3), None)
+        return Evaluation(cases, counts, probabilities, guidance, np.ones(3), None, 0.5)
 
     found = figure4.wrong_zones(evaluation(Guidance.SELF, [9, 5, 7]), evaluation(Guidance.TEXT, [9, 8, 8]))
     assert [each["cases"] for each in found["bins"]] == [1, 0, 2, 0, 0, 0, 0]

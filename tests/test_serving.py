@@ -57,6 +57,7 @@ class Watched:
         self.size: int = self._runtime.size
         self.guidance: Guidance = self._runtime.guidance
         self.writes_reports: bool = self._runtime.writes_reports
+        self.finding_threshold: float = self._runtime.finding_threshold
         self.encoded: list[int] = []
         self.decoded: list[int] = []
         self.free = threading.Event()
@@ -131,6 +132,26 @@ def test_the_answer_is_that_of_the_predictor(client: TestClient) -> None:
     assert answer["model"] == expected.model._asdict()
     assert answer["guidance"] == expected.guidance.value
     assert answer["laterality_source"] == "assumed"
+
+
+def test_the_finding_is_the_models_whatever_report_guides(
+    client: TestClient, runtime: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = sgseg.load().predict(phantom.draw(1).pixels).finding_probability
+    for threshold, finding in ((expected - 0.01, True), (expected + 0.01, False)):
+        monkeypatch.setattr(runtime, "finding_threshold", threshold)
+        for guide in ({}, {"zones": "none"}, {"zones": "lower right"}, {"threshold": "1"}):
+            answer = ask(client, xray(1), **guide).json()
+            assert answer["finding"] is finding
+            assert answer["finding_probability"] == pytest.approx(expected, abs=1e-4)
+        assert mask_of(ask(client, xray(1)).json()).any(), "no finding empties no mask"
+
+
+def test_without_a_report_the_service_says_null() -> None:
+    silent = replace(sgseg.load().predict(phantom.draw(1).pixels), zone_probabilities=(float("nan"),) * 6)
+    last = (Laterality.PATIENT, schemas.MaskEncoding.RLE, schemas.Orientation.FILE, False, False)
+    document = schemas.answer(silent, "", "", *last).model_dump(mode="json")
+    assert (document["finding"], document["finding_probability"]) == (None, None)
 
 
 def test_a_mask_comes_as_png_run_lengths_or_picture(client: TestClient) -> None:
@@ -275,6 +296,8 @@ def test_openapi_page_has_examples_and_every_refusal(client: TestClient) -> None
     answer = page["components"]["schemas"]["Answer"]
     (example,) = answer["examples"]
     assert set(answer["required"]) <= set(example) <= set(answer["properties"])
+    assert {"finding", "finding_probability"} <= set(answer["required"])
+    assert example["finding_probability"] == max(example["zone_probabilities"].values())
     assert client.get("/docs").status_code == 404, (
         "FastAPI's page of documentation loads scripts from elsewhere"
     )

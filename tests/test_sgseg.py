@@ -20,6 +20,7 @@ from transformers import (  # noqa: E402
 )
 
 from sgseg.anatomy import N_ZONESETS, Laterality, ZoneSet  # noqa: E402
+from sgseg.batch import describe  # noqa: E402
 from sgseg.data.phantom import write_dataset  # noqa: E402
 from sgseg.errors import ConfigError, ReportError  # noqa: E402
 from sgseg.export import export_run  # noqa: E402
@@ -176,6 +177,9 @@ def test_a_model_without_lerg_never_says_no_infection() -> None:
     prediction = predictor.predict(pixels)
     assert (prediction.report, prediction.zones) == ("", None)
     assert np.isnan(prediction.zone_probabilities).all()
+    assert np.isnan(prediction.finding_probability)
+    entry = describe(prediction, Laterality.PATIENT)
+    assert prediction.finding is entry["finding"] is entry["finding_probability"] is None
     assert predictor.predict(pixels, report="lower right lung").report.endswith("lower right lung.")
     for guidance in ("self", "self-soft"):
         with pytest.raises(ReportError, match="writes no report"):

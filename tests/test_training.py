@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 torch = pytest.importorskip("torch")
 
@@ -22,7 +24,7 @@ from torch import Tensor  # noqa: E402
 
 import sgseg  # noqa: E402
 from sgseg.anatomy import Laterality, Side, ZoneSet  # noqa: E402
-from sgseg.data import Case, read_cases  # noqa: E402
+from sgseg.data import Case, load_mask, read_cases  # noqa: E402
 from sgseg.data.phantom import write_dataset  # noqa: E402
 from sgseg.errors import ConfigError  # noqa: E402
 from sgseg.models import SGSegCompact  # noqa: E402
@@ -647,11 +649,11 @@ def test_the_artefact_gives_the_networks_probabilities(
     from sgseg.inference.runtime import read_card
     from sgseg.training.runtime import TorchRuntime
 
-    healthy = tmp_path / "healthy"
-    pictures = {part: sorted((phantoms / "images" / part / "images").iterdir())[:3] for part in ("train", "valid")}
+    negatives = tmp_path / "negatives"
+    write_dataset(negatives, {"train": 2, "valid": 5}, 9000, size=64)
     shutil.copytree(unbroken, tmp_path / "run")
     settings = yaml.safe_load((unbroken / "config.yaml").read_text())
-    settings["data"]["negatives"] = str(healthy)
+    settings["data"]["negatives"] = str(negatives)
     (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(settings))
     out = export_run(tmp_path / "run", tmp_path / "artefact", phantoms, "test")
     artefact = OnnxRuntime(out)
@@ -666,6 +668,15 @@ def test_the_artefact_gives_the_networks_probabilities(
         images = np.random.default_rng(batch).integers(0, 256, (batch, 64, 64), dtype=np.uint8)
         assert largest_difference(artefact, network, images) <= TOLERANCE
     assert sgseg.load(out).predict(np.asarray(images[0])).mask.shape == (64, 64)
+
+    finding = read_card(out)["finding"]
+    assert artefact.finding_threshold == finding["threshold"]
+    lesions = [case for case in read_cases(phantoms, "valid") if load_mask(case, (64, 64)).any()]
+    assert 0 < len(lesions) == finding["cases"] and finding["negatives"] == 5
+    for cases, rate in ((lesions, "sensitivity"), (read_cases(negatives, "valid"), "false_positive_rate")):
+        found = [sgseg.load(out).predict(case.image, force=True).finding for case in cases]
+        assert finding[rate] == pytest.approx(np.mean(found), abs=1e-4)
+    assert finding["sensitivity"] >= 0.97
 
 
 def test_shipped_artefact_and_torch_give_the_same_masks() -> None:

@@ -220,6 +220,8 @@ def test_look_correct_undo_and_take_away(page: Any, shots: Path) -> None:
     drop(page, phantom_file(7))
     expected = sgseg.load().predict(phantom.draw(7).pixels)
     assert report(page) == expected.report
+    finding = f"{'likely' if expected.finding else 'unlikely'}, {expected.finding_probability:.2f}"
+    assert fact(page, "Finding") == finding
     original = exported_mask(page)
     assert np.array_equal(original, expected.mask)
     page.screenshot(path=shots / "2-predicted.png")
@@ -233,6 +235,7 @@ def test_look_correct_undo_and_take_away(page: Any, shots: Path) -> None:
     toggled = exported_mask(page)
     assert np.array_equal(toggled, sgseg.load().predict(phantom.draw(7).pixels, report=zones).mask)
     assert not np.array_equal(toggled, original)
+    assert fact(page, "Finding") == finding, "it is the model's, whatever zones guide"
     page.click("#compare")
     page.screenshot(path=shots / "3-corrected.png")
     page.click("#compare")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _TABLE_ROWS = 20
 _CONFUSED = 5
+_FINDING = {True: "yes", False: "no", None: "–"}
 
 
 @contextmanager
@@ -38,10 +39,12 @@ def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
 def show_results(results: Results, out: Path) -> None:
     """What became of the files that were predicted."""
     laterality = results.settings["laterality"]
-    table = Table("image", f"report (the {laterality}'s left and right)", "lesion", "uncertainty", box=None)
+    report = f"report (the {laterality}'s left and right)"
+    table = Table("image", report, "finding", "lesion", "uncertainty", box=None)
     for entry in results.images[:_TABLE_ROWS]:
         lesion, uncertainty = f"{entry['lesion_fraction']:.1%}", f"{entry['uncertainty']:.2f}"
-        table.add_row(escape(Path(entry["image"]).name), entry["report"], lesion, uncertainty)
+        name, finding = escape(Path(entry["image"]).name), _FINDING[entry["finding"]]
+        table.add_row(name, entry["report"], finding, lesion, uncertainty)
     console = Console()
     console.print(table)
     if len(results.images) > _TABLE_ROWS:

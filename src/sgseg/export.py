@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from sgseg.data import Case, read_cases
 from sgseg.errors import ConfigError, SGSegError
-from sgseg.evaluation import examine, pooled
+from sgseg.evaluation import Evaluation, FindingThreshold, choose_finding_threshold, examine, pooled
 from sgseg.formats import atomic, write_json
 from sgseg.imaging import fit, read
 from sgseg.inference import OnnxRuntime, Predictor, Runtime
@@ -143,8 +143,8 @@ def export(
 def export_run(run: Path, out: Path, data: Path, version: str) -> Path:
     """Exports a finished run and holds the artefact against the network.
 
-    `valid` chooses the guidance, the temperature of the probabilities, and which pictures are too unlike an
-    X-ray to be predicted.
+    `valid` chooses the guidance, the temperature of the probabilities, the threshold above which an image has
+    a finding, and which pictures are too unlike an X-ray to be predicted.
 
     Args:
         run: folder of the run.
@@ -177,6 +177,7 @@ def export_run(run: Path, out: Path, data: Path, version: str) -> Path:
     if chosen is not None:
         card["input_check"] = chosen.card
     cases = read_cases(data, "valid")
+    negatives = [] if config.data.negatives is None else read_cases(config.data.negatives, "valid")
     card["calibration"] = _calibrated(player, cases)
     temperature = card["calibration"]["temperature"]
     export(player.network, out, card, player.size, None if chosen is None else chosen.check, temperature)
@@ -194,8 +195,10 @@ def export_run(run: Path, out: Path, data: Path, version: str) -> Path:
         raise SGSegError(f"artefact and network differ by {difference:.1e}, more than {TOLERANCE:.0e}")
     text_free = [guidance for guidance in Guidance if guidance is not Guidance.TEXT]
     evaluations = examine(Predictor(artefact), cases, text_free)
+    healthy = examine(Predictor(artefact), negatives, [Guidance.NONE])[0] if negatives else None
     dice = {e.name: round(float(pooled(e.counts).dice), 4) for e in evaluations}
     card |= {"guidance": max(dice, key=dice.__getitem__), "valid_pooled_dice": dice, "difference": difference}
+    card["finding"] = _finding(evaluations[0], healthy)._asdict()
     write_json(out / CARD, {**json.loads((out / CARD).read_text(encoding="utf-8")), **card})
     return out
 
@@ -207,6 +210,13 @@ def _calibrated(player: Runtime, cases: Sequence[Case]) -> dict[str, float]:
     temperature = round(evaluation.reliability.temperature(), 3)
     errors = (evaluation.reliability.ece(), evaluation.reliability.ece(temperature))
     return {"temperature": temperature, "ece_before": round(errors[0], 4), "ece": round(errors[1], 4)}
+
+
+def _finding(evaluation: Evaluation, healthy: Evaluation | None) -> FindingThreshold:
+    """The finding threshold that suits the cases with a lesion, and what it makes of healthy ones."""
+    positives = evaluation.finding_probabilities[evaluation.counts.lesion > 0]
+    negatives = np.empty(0) if healthy is None else healthy.finding_probabilities
+    return choose_finding_threshold(positives, negatives)
 
 
 def largest_difference(artefact: OnnxRuntime, network: Runtime, images: NDArray[np.uint8]) -> float:

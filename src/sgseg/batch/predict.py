@@ -29,7 +29,8 @@ class Results:
     """What became of the files.
 
     Attributes:
-        settings: model, guidance, threshold, laterality, report and the masks' orientation, which all share.
+        settings: model, guidance, thresholds of mask and finding, laterality, report and the masks'
+            orientation, which all share.
         images: one entry for each image that was predicted, as in predictions.json.
         not_applicable: one entry for each that is no frontal chest X-ray: its path, the reason, the message.
         failed: one entry for each that could not be read: its path and why.
@@ -127,6 +128,7 @@ def _settings(
         "guidance": guidance.value,
         "guiding_zones": None if report is None else list(report.vector),
         "threshold": predictor.threshold,
+        "finding_threshold": predictor.runtime.finding_threshold,
         "laterality": laterality.value,
         "orientation": "file",  # of the masks: the file's own rows and columns
     }
@@ -151,9 +153,11 @@ def _entry(prediction: Prediction, path: Path, name: str, laterality: Laterality
 
 def describe(prediction: Prediction, laterality: Laterality) -> dict[str, Any]:
     """All that is known of one X-ray but its pixels, ready for JSON; the zones in the canonical order."""
-    xray, mask = prediction.xray, prediction.mask
+    xray, mask, probability = prediction.xray, prediction.mask, prediction.finding_probability
     return {
         "report": prediction.report_in(laterality),
+        "finding": prediction.finding,
+        "finding_probability": None if math.isnan(probability) else probability,
         "zones": [zone.name(laterality) for zone in prediction.zones or () if prediction.has_sides],
         "zone_probabilities": {
             zone.name(laterality): None if math.isnan(p) or not prediction.has_sides else p

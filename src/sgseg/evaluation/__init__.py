@@ -3,6 +3,7 @@
 from sgseg.evaluation.analysis import analyse
 from sgseg.evaluation.compare import Comparison, compare, read_evaluation
 from sgseg.evaluation.examine import Evaluation, examine, picture, sheet_row
+from sgseg.evaluation.finding import FindingThreshold, choose_finding_threshold
 from sgseg.evaluation.intervals import bootstrap
 from sgseg.evaluation.ledger import append_to_ledger
 from sgseg.evaluation.masks import Masks, examine_masks, find_masks, picture_of_masks
@@ -28,6 +29,7 @@ __all__ = [
     "Comparison",
     "Counts",
     "Evaluation",
+    "FindingThreshold",
     "Masks",
     "Reliability",
     "Score",
@@ -36,6 +38,7 @@ __all__ = [
     "analyse",
     "append_to_ledger",
     "bootstrap",
+    "choose_finding_threshold",
     "compare",
     "count",
     "examine",

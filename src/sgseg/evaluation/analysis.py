@@ -209,19 +209,24 @@ def _members(patients: Sequence[str]) -> list[NDArray[np.int64]]:
 
 
 def _detection(positive: Evaluation, negative: Evaluation) -> dict[str, Any]:
-    """Images with a lesion against images without: by the mask, and by the report."""
+    """Images with a lesion against images without: by the mask, by the report, and by the finding."""
     mask = {
         "sensitivity": _rate(positive, positive.counts.tp + positive.counts.fp > 0),
         "false_positive_rate": _rate(negative, negative.counts.tp + negative.counts.fp > 0),
     }
     document: dict[str, Any] = {"positives": len(positive.cases), "negatives": len(negative.cases)}
     document["any pixel in the mask"] = mask
-    if not np.isnan(positive.zone_probabilities).any():
-        likeliest = positive.zone_probabilities.max(1), negative.zone_probabilities.max(1)
+    likeliest = positive.finding_probabilities, negative.finding_probabilities
+    if not np.isnan(likeliest[0]).any():
         document["any zone in the report"] = {
             "sensitivity": _rate(positive, likeliest[0] > 0.5),
             "false_positive_rate": _rate(negative, likeliest[1] > 0.5),
             "area_under_curve": area_under_curve(*likeliest),
+        }
+        document["the finding decision"] = {
+            "threshold": positive.finding_threshold,
+            "sensitivity": _rate(positive, positive.findings),
+            "false_positive_rate": _rate(negative, negative.findings),
         }
         document["specificity_of_uninvolved_zones"] = _uninvolved(positive)
     return document

@@ -49,6 +49,8 @@ class Evaluation:
         guidance: where the reports came from; None where masks were given.
         quality: the Dice that the model expects of each mask, (N,); NaN where masks were given.
         reliability: of the pixels' probabilities; None where masks were given.
+        finding_threshold: the likeliest zone's probability above which an image is said to have a finding;
+            0.5 where masks were given.
     """
 
     cases: Sequence[Case]
@@ -57,11 +59,23 @@ class Evaluation:
     guidance: Guidance | None
     quality: NDArray[np.float64]
     reliability: Reliability | None
+    finding_threshold: float
 
     @property
     def patients(self) -> list[str]:
         """The patient of each case: whom intervals draw."""
         return [case.patient for case in self.cases]
+
+    @property
+    def finding_probabilities(self) -> NDArray[np.float64]:
+        """The likeliest zone's probability in each case, (N,); NaN as in `zone_probabilities`."""
+        likeliest: NDArray[np.float64] = self.zone_probabilities.max(1)
+        return likeliest
+
+    @property
+    def findings(self) -> NDArray[np.bool_]:
+        """Which cases are said to have a finding, (N,) bool; none where zone probabilities are NaN."""
+        return self.finding_probabilities > self.finding_threshold
 
     @property
     def reported(self) -> NDArray[np.bool_]:
@@ -162,8 +176,9 @@ def examine(
         for _ in batch:
             progress()
     probabilities = np.concatenate(zones).astype(np.float64)
+    above = predictor.runtime.finding_threshold
     return [
-        Evaluation(cases, Counts.stack(t.counts), probabilities, g, np.array(t.quality), t.reliability)
+        Evaluation(cases, Counts.stack(t.counts), probabilities, g, np.array(t.quality), t.reliability, above)
         for t, g in zip(tallies, guidances, strict=True)
     ]
 

@@ -17,6 +17,7 @@ from sgseg.evaluation.examine import Evaluation, exemplar_sheet
 from sgseg.evaluation.metrics import Counts, count, image_dice
 from sgseg.formats import SheetRow
 from sgseg.imaging import read
+from sgseg.inference.runtime import FINDING_THRESHOLD
 
 NAMES = ("{}.png", "{}_mask.png", "mask_{}.png")
 """What the mask of a case may be called, whatever the case of the letters."""
@@ -85,9 +86,8 @@ def examine_masks(
         rows.append(count(_predicted(masks, case, pixels), _true(case, pixels)))
         progress()
     n = len(cases)
-    return Evaluation(
-        cases, Counts.stack(rows), np.full((n, len(ZONES)), np.nan), None, np.full(n, np.nan), None
-    )
+    zones, quality = np.full((n, len(ZONES)), np.nan), np.full(n, np.nan)
+    return Evaluation(cases, Counts.stack(rows), zones, None, quality, None, FINDING_THRESHOLD)
 
 
 def picture_of_masks(masks: Masks, evaluation: Evaluation) -> Image.Image:

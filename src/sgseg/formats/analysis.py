@@ -130,6 +130,11 @@ def _detection(detection: Mapping[str, Any]) -> str:
         f"<p>{detection['positives']:,} images with a lesion and {detection['negatives']:,} without, which "
         "come from another source: part of the difference may be the source's.</p>"
     )
+    if decision := detection.get("the finding decision"):
+        text += (
+            "<p>The finding decision: the likeliest zone's probability exceeds the model's threshold, "
+            f"{decision['threshold']:.2f}.</p>"
+        )
     if zones := detection.get("specificity_of_uninvolved_zones"):
         text += (
             "<p>On the images with a lesion alone, of the zones that the true report does not name, the "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,13 +11,17 @@ from numpy.typing import NDArray
 from sgseg.anatomy import ZONES, Laterality, Zone, ZoneSet
 from sgseg.errors import NotApplicableError
 from sgseg.imaging import ChestXray, restore
-from sgseg.inference.runtime import Identity
+from sgseg.inference.runtime import FINDING_THRESHOLD, Identity
 from sgseg.reports import Guidance, write
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """The lesion of one X-ray, and the report that goes with it.
+
+    `mask`, `report` and `finding` are three answers, and none changes another. Where there is no finding the
+    mask is not emptied: scores of masks are of the masks as they are. A report names a zone above 0.5, a
+    finding has the threshold that was chosen for it, so one can be there without the other.
 
     Attributes:
         xray: what was looked at; its `against` also says so if the model has seen nothing like it.
@@ -31,6 +36,7 @@ class Prediction:
         seconds: spent on this X-ray, its share of a batch.
         attention: where the model looked for each zone, (6, h, w) float32 on a grid over the network's
             square; each map sums to 1. None from a model without such maps.
+        finding_threshold: the likeliest zone's probability above which the image is said to have a finding.
     """
 
     xray: ChestXray
@@ -42,11 +48,26 @@ class Prediction:
     model: Identity
     seconds: float
     attention: NDArray[np.float32] | None = None
+    finding_threshold: float = FINDING_THRESHOLD
 
     @property
     def mask(self) -> NDArray[np.bool_]:
         """The lesion, (H, W) bool."""
         return self.probability > self.threshold
+
+    @property
+    def finding_probability(self) -> float:
+        """The likeliest zone's probability, 0…1, as the model reads the image; NaN if it writes no report."""
+        return max(self.zone_probabilities)
+
+    @property
+    def finding(self) -> bool | None:
+        """Whether the image has a finding at all: `finding_probability` exceeds `finding_threshold`.
+
+        The model's own reading, whatever report guides the mask; None if it writes no report.
+        """
+        probability = self.finding_probability
+        return None if math.isnan(probability) else probability > self.finding_threshold
 
     @property
     def report(self) -> str:

@@ -113,10 +113,20 @@ class Predictor:
         squares = self._squares(encoded, guidance, [NO_REPORT if z is None else z.index for z in reports])
         probabilities = [restore(square, xray) for square, xray in zip(squares, xrays, strict=True)]
         seconds = (time.perf_counter() - began) / len(xrays)
-        model = self.runtime.identity
         maps = [None] * len(xrays) if encoded.attention is None else encoded.attention
         return [
-            Prediction(xray, p, self.threshold, tuple(map(float, z)), report, guidance, model, seconds, look)
+            Prediction(
+                xray=xray,
+                probability=p,
+                threshold=self.threshold,
+                zone_probabilities=tuple(map(float, z)),
+                zones=report,
+                guidance=guidance,
+                model=self.runtime.identity,
+                seconds=seconds,
+                attention=look,
+                finding_threshold=self.runtime.finding_threshold,
+            )
             for xray, p, z, report, look in zip(
                 xrays, probabilities, encoded.zones, reports, maps, strict=True
             )

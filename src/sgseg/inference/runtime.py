@@ -18,6 +18,9 @@ from sgseg.reports import Guidance
 CARD, WEIGHTS, ENCODE, DECODE = "model.json", "model.safetensors", "encode.onnx", "decode.onnx"
 """The files of an artefact."""
 
+FINDING_THRESHOLD = 0.5
+"""The finding threshold of models for which none was chosen: that at which a report names a zone."""
+
 
 class Identity(NamedTuple):
     """Which model it was.
@@ -60,12 +63,14 @@ class Runtime(Protocol):
         size: side of the square images it takes, pixels.
         guidance: that was best on the validation split, without text where the model writes reports.
         writes_reports: whether it reads zones from the image; without, its zone probabilities are NaN.
+        finding_threshold: the likeliest zone's probability above which an image is said to have a finding.
     """
 
     identity: Identity
     size: int
     guidance: Guidance
     writes_reports: bool
+    finding_threshold: float
 
     def encode(self, images: NDArray[np.uint8]) -> Encoded:
         """Looks at images, (B, size, size) uint8 as `imaging.fit` gives them."""
@@ -108,6 +113,8 @@ class OnnxRuntime:
         self.size = int(card["size"])
         self.guidance = Guidance(card["guidance"])
         self.writes_reports = bool(card.get("writes_reports", True))
+        # Weights up to 0.3.0 have none.
+        self.finding_threshold = float(card.get("finding", {}).get("threshold", FINDING_THRESHOLD))
         self._limit = np.float32(card.get("input_check", {}).get("limit", np.inf))
         self._outputs = [node.name for node in self._encode.get_outputs()]
         self._features = [node.name for node in self._decode.get_inputs() if node.name in self._outputs]

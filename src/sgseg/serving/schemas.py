@@ -85,6 +85,8 @@ _EXAMPLE: dict[str, Any] = {
     "laterality": "patient",
     "laterality_source": "assumed",
     "report": "unilateral pulmonary infection, one infected area, lower right lung.",
+    "finding": True,
+    "finding_probability": 0.91,
     "zones": ["lower right"],
     "zone_probabilities": {
         "upper right": 0.03,
@@ -125,6 +127,14 @@ class Answer(BaseModel):
         description="`tagged`; `assumed`: hung the standard way; `none`: a lateral view."
     )
     report: str
+    finding: bool | None = Field(
+        description="The image has a finding, by the model's own reading, whatever report guides the mask; "
+        "null if the model writes no report. The mask is not emptied where there is none."
+    )
+    finding_probability: float | None = Field(
+        description="The likeliest zone's, as the model reads the image; `finding` is whether it exceeds the "
+        "threshold that was chosen for the model. Null if the model writes no report."
+    )
     zones: list[str]
     zone_probabilities: dict[str, float | None] = Field(
         description="In this order: upper, middle, lower zone of the lung at the image's left, then right."

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sgseg.errors import ConfigError
 from sgseg.inference import Encoded, Identity
+from sgseg.inference.runtime import FINDING_THRESHOLD
 from sgseg.models import SGSeg
 from sgseg.models.sgseg import Explanation
 from sgseg.reports import Guidance
@@ -32,6 +33,7 @@ class TorchRuntime:
         identity: Identity,
         transposed: bool = False,
         temperature: float = 1.0,
+        finding_threshold: float = FINDING_THRESHOLD,
     ) -> None:
         """
         Args:
@@ -39,10 +41,11 @@ class TorchRuntime:
             size, guidance, identity: as in `Runtime`.
             transposed: whether its weights know images with rows and columns swapped.
             temperature: by which the logits of masks are divided, as in an artefact.
+            finding_threshold: as in `Runtime`.
         """
         self.network = network.eval()
         self.size, self.guidance, self.identity = size, guidance, identity
-        self.writes_reports = network.writes_reports
+        self.writes_reports, self.finding_threshold = network.writes_reports, finding_threshold
         self._transposed, self._temperature = transposed, temperature
         with torch.inference_mode():
             self._table = network.report_encoder()

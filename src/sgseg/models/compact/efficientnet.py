@@ -176,6 +176,7 @@ class EfficientNetLite0(nn.Module):
             rate: of the last block; the others' are in proportion to their depth.
         """
         for depth, block in enumerate(self._blocks):
+            assert isinstance(block, InvertedResidual)
             block.drop_connect = rate * depth / len(self._blocks)
 
     def load_imagenet(self, state: dict[str, Tensor]) -> None:

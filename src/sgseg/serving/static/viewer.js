@@ -188,7 +188,9 @@ function drawZone(button, zone) {
 function drawFacts(answer) {
   const total = current.width * current.height;
   const { added, taken } = changes();
+  const likely = answer.finding ? "likely" : "unlikely";
   const facts = {
+    ...(answer.finding !== null && { Finding: `${likely}, ${answer.finding_probability.toFixed(2)}` }),
     Lesion: `${percent(area(shown.mask) / total)} of the picture`,
     Changed: current.corrected ? `+${percent(area(added) / total)} −${percent(area(taken) / total)}` : "nothing yet",
     "Guided by": answer.guidance === "text" ? "your zones" : `the model (guidance ${answer.guidance})`,
