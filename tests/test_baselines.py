@@ -37,9 +37,9 @@ SIDE = 64
 # At sizes paper and cpu. The released TransUNet and Swin-Unet have 105,277,081 and 27,168,900, of which
 # 7,432 and 3,840 see two more colours and tell eight more classes.
 PARAMETERS = {
-    "unet": (31_106_177, 4_377_457),  # 31.0 M, from the widths of the paper's Fig. 1
-    "unetpp": (9_115_108, 3_562_624),  # 9.04 M: Zhou et al., DLMIA 2018
-    "attention-unet": (31_739_185, 4_467_965),  # 34.9 M: Li et al. (LViT), with pooling
+    "unet": (31_106_177, 1_946_657),  # 31.0 M, from the widths of the paper's Fig. 1
+    "unetpp": (9_115_108, 2_280_948),  # 9.04 M: Zhou et al., DLMIA 2018
+    "attention-unet": (31_739_185, 1_987_417),  # 34.9 M: Li et al. (LViT), with pooling
     "transunet": (105_269_649, 3_508_977),  # 105.28 M
     "swin-unet": (27_165_060, 3_032_716),  # 27.17 M
     "nnunet": (21_050_401, 5_265_937),  # 19.1 M: Li et al. (LViT), as planned for their data
@@ -50,7 +50,7 @@ PARAMETERS = {
     "clip": (4_214_560, 4_214_560),
     "prototypes": (4_735_776, 4_735_776),
     # 29.7 M: Li et al.; their released code uses 29,908,033 of the 39,933,345 it creates.
-    "lvit": (29_909_157, 4_269_805),
+    "lvit": (29_909_157, 1_957_917),
     "languidemedseg": (151_807_579, 27_073_493),  # most of them BERT's, frozen: 109.6 M and 22.8 M
     "simple-report": (4_429_990, 4_429_990),
     "zone-embeddings": (5_035_814, 5_035_814),

@@ -18,7 +18,7 @@ class AttentionUNet(ImageOnly):
 
     WIDTHS: ClassVar[dict[Size, tuple[int, ...]]] = {
         "paper": (64, 128, 256, 512, 1024),
-        "cpu": (24, 48, 96, 192, 384),
+        "cpu": (16, 32, 64, 128, 256),
     }
 
     def __init__(self, size: Size, image_size: int) -> None:

@@ -166,7 +166,7 @@ class LViT(nn.Module):
     PRETRAINED: tuple[str, ...] = ()
     reads_reports = True
     writes_reports = False
-    PARTS: ClassVar[dict[Size, _Parts]] = {"paper": _Parts(64, 768), "cpu": _Parts(24, 384)}
+    PARTS: ClassVar[dict[Size, _Parts]] = {"paper": _Parts(64, 768), "cpu": _Parts(16, 384)}
 
     words: Tensor
 

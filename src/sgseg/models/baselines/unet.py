@@ -15,7 +15,7 @@ class UNet(ImageOnly):
 
     WIDTHS: ClassVar[dict[Size, tuple[int, ...]]] = {
         "paper": (64, 128, 256, 512, 1024, 64),
-        "cpu": (24, 48, 96, 192, 384, 24),
+        "cpu": (16, 32, 64, 128, 256, 16),
     }
 
     def __init__(self, size: Size, image_size: int) -> None:

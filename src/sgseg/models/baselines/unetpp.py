@@ -20,7 +20,7 @@ class UNetPlusPlus(ImageOnly):
 
     WIDTHS: ClassVar[dict[Size, tuple[int, ...]]] = {
         "paper": (32, 64, 128, 256, 512, 32),
-        "cpu": (20, 40, 80, 160, 320, 20),
+        "cpu": (16, 32, 64, 128, 256, 16),
     }
 
     def __init__(self, size: Size, image_size: int) -> None:
