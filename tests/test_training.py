@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
 import signal
@@ -677,6 +678,64 @@ def test_the_artefact_gives_the_networks_probabilities(
         found = [sgseg.load(out).predict(case.image, force=True).finding for case in cases]
         assert finding[rate] == pytest.approx(np.mean(found), abs=1e-4)
     assert finding["sensitivity"] >= 0.97
+
+
+@pytest.fixture(scope="module")
+def on_both(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was trained on `train` and `valid`."""
+    folder = tmp_path_factory.mktemp("runs") / "both"
+    stage = "{name: one, size: 64, epochs: 2, batch: 8}"
+    changes = [f"data.root={phantoms}", "data.splits=[train,valid]", f"stages=[{stage}]", "init=random"]
+    run.start(configs.load("sgseg-compact", changes), folder)
+    return folder
+
+
+def test_valid_is_trained_on_where_it_is_asked_for(on_both: Path) -> None:
+    config = configs.load(on_both / "config.yaml")
+    ((arrays, repeat),) = training_sets(config.data, config.stages[0], 0)
+    assert (len(arrays), repeat) == (48, 1), "40 of train, 8 of valid"
+    assert "judge nothing" in json.loads((on_both / "run.json").read_text())["warnings"][-1]
+
+
+def test_a_run_on_valid_keeps_its_last_epoch(on_both: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "both"
+    shutil.copytree(on_both, folder)
+    best = torch.load(folder / "1-one" / "best.ckpt", weights_only=True)
+    best["state_dict"] = {name: torch.zeros_like(tensor) for name, tensor in best["state_dict"].items()}
+    torch.save(best, folder / "1-one" / "best.ckpt")
+    (folder / "weights.safetensors").unlink()
+    run.resume(folder)
+    last = torch.load(folder / "1-one" / "last.ckpt", weights_only=True)["state_dict"]
+    weights = load_file(folder / "weights.safetensors")
+    torch.testing.assert_close(weights["decoder.head.weight"], last["network.decoder.head.weight"])
+    assert weights["decoder.head.weight"].any()
+
+
+def test_patience_needs_a_judge() -> None:
+    changes = ["data.splits=[train,valid]", "stages.0.patience=2"]
+    with pytest.raises(ConfigError, match="drop patience"):
+        configs.load("sgseg-compact", changes)
+
+
+def test_a_run_on_valid_takes_the_choices_of_another(
+    on_both: Path, unbroken: Path, phantoms: Path, tmp_path: Path
+) -> None:
+    from sgseg.export import export_run
+    from sgseg.inference.runtime import read_card
+
+    with pytest.raises(ConfigError, match="--choices MODEL"):
+        export_run(on_both, tmp_path / "both", phantoms, "test")
+    chosen = export_run(unbroken, tmp_path / "chosen", phantoms, "test")
+    with pytest.raises(ConfigError, match="leave out --choices"):
+        export_run(unbroken, tmp_path / "again", phantoms, "test", chosen)
+    card = read_card(chosen)
+    card["finding"]["threshold"], card["guidance"] = 0.123, "self-soft"
+    (chosen / "model.json").write_text(json.dumps(card))
+    taken = read_card(export_run(on_both, tmp_path / "both", phantoms, "test", chosen))
+    assert (taken["finding"]["threshold"], taken["guidance"]) == (0.123, "self-soft")
+    assert taken["calibration"] == card["calibration"]
+    assert taken["choices"] == {key: card[key] for key in ("name", "version", "sha256")}
+    assert "valid_pooled_dice" not in taken and taken["sha256"] != card["sha256"]
 
 
 def test_shipped_artefact_and_torch_give_the_same_masks() -> None:

@@ -279,11 +279,14 @@ def export(
     out: Annotated[Path, typer.Option(help="Folder for the artefact.")],
     data: Annotated[Path, typer.Option(help="Data set whose valid split chooses the guidance.")],
     version: Annotated[str, typer.Option(help="Of the weights.")] = "dev",
+    choices: Annotated[
+        Path | None, typer.Option(help="For a run trained on valid: a model whose choices it takes.")
+    ] = None,
 ) -> None:
     """Turn a training run into the artefact that predicts without torch."""
     with _workshop("exporting"):
         from sgseg.export import export_run
-    export_run(run, out, data, version)
+    export_run(run, out, data, version, choices)
     print(f"exported: {out}; try it with: sgseg predict IMAGE --out DIR --model {out}")
 
 

@@ -35,11 +35,11 @@ from torch import Tensor, nn
 
 from sgseg.data import Case, read_cases
 from sgseg.errors import ConfigError, SGSegError
-from sgseg.evaluation import Evaluation, FindingThreshold, choose_finding_threshold, examine, pooled
+from sgseg.evaluation import choose_finding_threshold, examine, pooled
 from sgseg.formats import atomic, write_json
 from sgseg.imaging import fit, read
 from sgseg.inference import OnnxRuntime, Predictor, Runtime
-from sgseg.inference.runtime import CARD, DECODE, ENCODE, WEIGHTS
+from sgseg.inference.runtime import CARD, DECODE, ENCODE, WEIGHTS, read_card
 from sgseg.reports import NO_REPORT, Guidance
 from sgseg.training import config as configs
 from sgseg.training import input_check, networks
@@ -140,29 +140,34 @@ def export(
     return folder
 
 
-def export_run(run: Path, out: Path, data: Path, version: str) -> Path:
+def export_run(run: Path, out: Path, data: Path, version: str, choices: Path | None = None) -> Path:
     """Exports a finished run and holds the artefact against the network.
 
     `valid` chooses the guidance, the temperature of the probabilities, the threshold above which an image has
-    a finding, and which pictures are too unlike an X-ray to be predicted.
+    a finding, and which pictures are too unlike an X-ray to be predicted. A run that was trained on `valid`
+    takes these choices from an artefact that was not.
 
     Args:
         run: folder of the run.
         out: folder of the artefact.
         data: the data set; its `valid` split is the judge.
         version: of the weights.
+        choices: folder of an artefact of the same recipe, for a run that was trained on `valid`.
 
     Raises:
         SGSegError: artefact and network differ by more than `TOLERANCE` on real images.
         DataError: the data, or the X-rays without a finding that the run was trained on, are not there.
         ConfigError: the run is of another model than `sgseg-compact`: RT-DETR, as transformers builds it,
-            cannot be exported for batches of any size.
+            cannot be exported for batches of any size; or it was trained on `valid` and there are no
+            `choices`, or there are some and it was not.
     """
     player = TorchRuntime.of_run(run)
     if player.identity.name != "sgseg-compact":
         raise ConfigError(
             f"{run} holds {player.identity.name}; only sgseg-compact has an artefact: use --run {run}"
         )
+    config = configs.load(run / "config.yaml")
+    made = _choices_made(run, config, choices)
     card: dict[str, Any] = {
         "name": player.identity.name,
         "version": version,
@@ -172,13 +177,13 @@ def export_run(run: Path, out: Path, data: Path, version: str) -> Path:
         "run": json.loads((run / "run.json").read_text(encoding="utf-8")),
         "pretrained": [asdict(package) for package in (EFFICIENTNET_LITE0, MINILM)],
     }
-    config = configs.load(run / "config.yaml")
     chosen = input_check.choose(player, data, config.data.negatives)
     if chosen is not None:
-        card["input_check"] = chosen.card
+        least = made.get("input_check", {}).get("limit", 0.0)
+        card["input_check"] = {**chosen.card, "limit": max(chosen.card["limit"], least)}
     cases = read_cases(data, "valid")
     negatives = [] if config.data.negatives is None else read_cases(config.data.negatives, "valid")
-    card["calibration"] = _calibrated(player, cases)
+    card["calibration"] = made["calibration"] if made else _calibrated(player, cases)
     temperature = card["calibration"]["temperature"]
     export(player.network, out, card, player.size, None if chosen is None else chosen.check, temperature)
     images = np.stack([fit(read(case.image, force=True), player.size) for case in cases[:_CHECKED]])
@@ -193,14 +198,32 @@ def export_run(run: Path, out: Path, data: Path, version: str) -> Path:
     difference = largest_difference(artefact, rounded, images)
     if difference > TOLERANCE:
         raise SGSegError(f"artefact and network differ by {difference:.1e}, more than {TOLERANCE:.0e}")
-    text_free = [guidance for guidance in Guidance if guidance is not Guidance.TEXT]
-    evaluations = examine(Predictor(artefact), cases, text_free)
-    healthy = examine(Predictor(artefact), negatives, [Guidance.NONE])[0] if negatives else None
-    dice = {e.name: round(float(pooled(e.counts).dice), 4) for e in evaluations}
-    card |= {"guidance": max(dice, key=dice.__getitem__), "valid_pooled_dice": dice, "difference": difference}
-    card["finding"] = _finding(evaluations[0], healthy)._asdict()
+    if made:
+        card |= {key: made[key] for key in ("guidance", "finding")}
+        card["choices"] = {key: made[key] for key in ("name", "version", "sha256")}
+    else:
+        card |= _chosen(artefact, cases, negatives)
+    card["difference"] = difference
     write_json(out / CARD, {**json.loads((out / CARD).read_text(encoding="utf-8")), **card})
     return out
+
+
+def _choices_made(run: Path, config: configs.Config, choices: Path | None) -> dict[str, Any]:
+    """The card whose choices hold for a run that was trained on `valid`; empty for one that was not.
+
+    Raises:
+        ConfigError: as in `export_run`.
+    """
+    if "valid" not in config.data.splits:
+        if choices is not None:
+            raise ConfigError(f"{run} was not trained on valid, which makes the choices; leave out --choices")
+        return {}
+    if choices is None:
+        raise ConfigError(
+            f"{run} was trained on valid, which can judge nothing any more; add --choices MODEL, an artefact "
+            "of the same recipe without it"
+        )
+    return read_card(choices)
 
 
 def _calibrated(player: Runtime, cases: Sequence[Case]) -> dict[str, float]:
@@ -212,11 +235,19 @@ def _calibrated(player: Runtime, cases: Sequence[Case]) -> dict[str, float]:
     return {"temperature": temperature, "ece_before": round(errors[0], 4), "ece": round(errors[1], 4)}
 
 
-def _finding(evaluation: Evaluation, healthy: Evaluation | None) -> FindingThreshold:
-    """The finding threshold that suits the cases with a lesion, and what it makes of healthy ones."""
-    positives = evaluation.finding_probabilities[evaluation.counts.lesion > 0]
-    negatives = np.empty(0) if healthy is None else healthy.finding_probabilities
-    return choose_finding_threshold(positives, negatives)
+def _chosen(artefact: OnnxRuntime, cases: Sequence[Case], negatives: Sequence[Case]) -> dict[str, Any]:
+    """The guidance with the best masks of these cases, and the finding threshold that suits them."""
+    text_free = [guidance for guidance in Guidance if guidance is not Guidance.TEXT]
+    evaluations = examine(Predictor(artefact), cases, text_free)
+    healthy = examine(Predictor(artefact), negatives, [Guidance.NONE])[0] if negatives else None
+    dice = {e.name: round(float(pooled(e.counts).dice), 4) for e in evaluations}
+    found = evaluations[0].finding_probabilities[evaluations[0].counts.lesion > 0]
+    spared = np.empty(0) if healthy is None else healthy.finding_probabilities
+    return {
+        "guidance": max(dice, key=dice.__getitem__),
+        "valid_pooled_dice": dice,
+        "finding": choose_finding_threshold(found, spared)._asdict(),
+    }
 
 
 def largest_difference(artefact: OnnxRuntime, network: Runtime, images: NDArray[np.uint8]) -> float:

@@ -30,6 +30,8 @@ class Data(Strict):
     Attributes:
         root: a data set in one of the layouts of `sgseg.data`.
         negatives: X-rays without a finding, in a layout of `sgseg.data`, added to each split.
+        splits: that are trained on. With `valid` among them nothing is left to choose an epoch by, and each
+            stage keeps its last: for the model that ships, once every choice is made without it.
         negatives_repeat: how often each of them counts in an epoch of training.
         labelled: share of the training split whose masks are known, whole patients that the seed draws. The
             masks of the rest are never opened; see `Stage.pseudo_label_momentum`.
@@ -37,6 +39,7 @@ class Data(Strict):
 
     root: Path | None = None
     negatives: Path | None = None
+    splits: tuple[Literal["train", "valid"], ...] = Field(("train",), min_length=1)
     negatives_repeat: int = Field(4, ge=1)
     labelled: float = Field(1, gt=0, le=1)
 
@@ -200,6 +203,14 @@ class Config(Strict):
             raise ValueError(f"no weights of {self.model} are shipped; give pretrained, random or a run")
         if self.stages[-1].objective == "contrastive":
             raise ValueError("the last stage must learn to segment")
+        return self
+
+    @model_validator(mode="after")
+    def _stages_end_when_they_are_judged(self) -> Config:
+        if "valid" in self.data.splits and any(stage.patience is not None for stage in self.stages):
+            raise ValueError(
+                "nothing judges when a stage should end if valid is trained on; leave out patience"
+            )
         return self
 
     @model_validator(mode="after")

@@ -77,6 +77,8 @@ def resume(folder: Path) -> Path:
     network, said = initial(config)
     if any(s.objective == "contrastive" for s in config.stages) and not isinstance(network, Alignable):
         raise ConfigError(f"{config.model} has no contrastive pre-training; leave its stage out")
+    if "valid" in config.data.splits:
+        said.append("valid is trained on: its scores judge nothing, and each stage keeps its last epoch")
     for line in said:
         print(f"sgseg: {line}", file=sys.stderr)
     record = _record(folder, config, said)
@@ -88,7 +90,11 @@ def resume(folder: Path) -> Path:
 
 
 def _train_stage(network: AnyNetwork, config: Config, number: int, run: Path, precision: str) -> AnyNetwork:
-    """Trains one stage, or takes what it left behind, and returns the network that was best on `valid`."""
+    """Trains one stage, or takes what it left behind.
+
+    Returns:
+        The network that was best on `valid`; the last one, if `valid` is trained on.
+    """
     stage = config.stages[number - 1]
     folder = run / f"{number}-{stage.name}"
     last, best, finished = folder / "last.ckpt", folder / "best.ckpt", folder / "finished"
@@ -102,7 +108,8 @@ def _train_stage(network: AnyNetwork, config: Config, number: int, run: Path, pr
         except SystemExit:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from None
         finished.touch()
-    chosen = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
+    judged = "valid" not in config.data.splits
+    chosen = torch.load(best if judged else last, map_location="cpu", weights_only=True)["state_dict"]
     network.load_state_dict(
         {k.removeprefix("network."): v for k, v in chosen.items() if k.startswith("network.")}
     )

@@ -95,7 +95,7 @@ def check(config: Config) -> None:
         read_cases(_root(data), split)
     if data.negatives is not None:
         read_cases(data.negatives, "train")
-    labelled, rest = split_labelled(read_cases(_root(data), "train"), data.labelled, config.seed)
+    labelled, rest = split_labelled(_trained_on(data, _root(data)), data.labelled, config.seed)
     if not rest and any(stage.pseudo_label_momentum is not None for stage in config.stages):
         raise ConfigError(f"data.labelled={data.labelled} leaves no patient to label; lower it")
     reported = all(any(case.zones is not None for case in cases) for cases in (labelled, rest))
@@ -123,12 +123,12 @@ def training_sets(data: Data, stage: Stage, seed: int) -> list[tuple[Arrays, int
 
     Where masks are learned, the split is its labelled part.
     """
-    cases: Sequence[Case] = read_cases(_root(data), "train")
+    cases = _trained_on(data, _root(data))
     if stage.objective == "segmentation":
         cases, _ = split_labelled(cases, data.labelled, seed)
     sets = [(decode(cases, stage.size), 1)]
     if data.negatives is not None:
-        sets.append((decode(read_cases(data.negatives, "train"), stage.size), data.negatives_repeat))
+        sets.append((decode(_trained_on(data, data.negatives), stage.size), data.negatives_repeat))
     if stage.phantoms:
         sets.append((_phantoms(stage.phantoms, PHANTOM_SEED + seed, stage.size), 1))
     return sets
@@ -136,13 +136,17 @@ def training_sets(data: Data, stage: Stage, seed: int) -> list[tuple[Arrays, int
 
 def unlabelled_set(data: Data, stage: Stage, seed: int) -> Arrays:
     """The rest of the training split, with empty masks: theirs are not opened."""
-    _, cases = split_labelled(read_cases(_root(data), "train"), data.labelled, seed)
+    _, cases = split_labelled(_trained_on(data, _root(data)), data.labelled, seed)
     return decode([replace(case, mask=None) for case in cases], stage.size)
 
 
 def validation_sets(data: Data, stage: Stage) -> list[tuple[Arrays, int]]:
     """The validation split alone: the numbers that choose are the data set's."""
     return [(decode(read_cases(_root(data), "valid"), stage.size), 1)]
+
+
+def _trained_on(data: Data, root: Path) -> list[Case]:
+    return [case for split in data.splits for case in read_cases(root, split)]
 
 
 def _root(data: Data) -> Path:
