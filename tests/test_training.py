@@ -738,6 +738,39 @@ def test_a_run_on_valid_takes_the_choices_of_another(
     assert "valid_pooled_dice" not in taken and taken["sha256"] != card["sha256"]
 
 
+def test_a_zones_stage_trains_a_new_lerg_and_nothing_else(phantoms: Path, tmp_path: Path) -> None:
+    first = "{name: one, size: 64, epochs: 1, batch: 8}"
+    last = "{name: lerg, objective: zones, size: 64, epochs: 2, batch: 8, learning_rate: 0.01}"
+    changes = [f"data.root={phantoms}", f"stages=[{first},{last}]", "init=random", "precision=32-true"]
+    folder = tmp_path / "run"
+    run.start(configs.load("sgseg-compact", changes), folder)
+    weights = load_file(folder / "weights.safetensors")
+    before = torch.load(folder / "1-one" / "best.ckpt", weights_only=True)["state_dict"]
+    changed = {n for n, tensor in weights.items() if not torch.equal(tensor, before[f"network.{n}"])}
+    assert {"lerg.objects", "lerg.classify", "lerg.aggregate.queries"} <= changed
+    assert all(name.startswith("lerg.") for name in changed)
+    with (folder / "2-lerg" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert "train/mask_loss" not in rows[0]
+    assert float(rows[1]["train/zone_loss"]) < float(rows[0]["train/zone_loss"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["stages.0.objective=zones"], "put it last"),
+        (["model=unet", "stages=[{name: a, epochs: 1, objective: zones}]"], "trains as a whole"),
+        (
+            ["stages=[{name: a, epochs: 1, objective: zones, pseudo_label_momentum: 0.9}]"],
+            "zones stages learn no masks",
+        ),
+    ],
+)
+def test_zones_stages_stand_where_they_make_sense(changes: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        configs.load("sgseg-compact", changes)
+
+
 def test_shipped_artefact_and_torch_give_the_same_masks() -> None:
     from sgseg.export import TOLERANCE, largest_difference
     from sgseg.inference import OnnxRuntime

@@ -127,7 +127,8 @@ class Stage(Strict):
         drop_connect: how often the last residual branch of an EfficientNet is left out; earlier ones less
             often, in proportion to their depth. 0.2 is what it was pretrained with.
         phantoms: synthetic X-rays added to the training split.
-        objective: `contrastive` warms up: images are drawn to their reports, no mask is learned.
+        objective: `contrastive` warms up: images are drawn to their reports, no mask is learned. `zones`
+            trains the LERG of `sgseg-compact` anew, and nothing else: masks stay as they are.
         patience: epochs without a better score on the validation split after which the stage ends early.
         augmentation: in place of the run's.
         pseudo_label_momentum: where given, images without a mask join in, under labels that the network made
@@ -145,7 +146,7 @@ class Stage(Strict):
     zone_weight: float = Field(0.3, ge=0)
     drop_connect: float = Field(0, ge=0, lt=1)
     phantoms: int = Field(0, ge=0)
-    objective: Literal["segmentation", "contrastive"] = "segmentation"
+    objective: Literal["segmentation", "contrastive", "zones"] = "segmentation"
     patience: int | None = Field(None, ge=1)
     augmentation: Augmentation | None = None
     pseudo_label_momentum: float | None = Field(None, ge=0, lt=1)
@@ -153,8 +154,8 @@ class Stage(Strict):
 
     @model_validator(mode="after")
     def _pseudo_labels_serve(self) -> Stage:
-        if self.pseudo_label_momentum is not None and self.objective == "contrastive":
-            raise ValueError("contrastive stages learn no masks; leave out pseudo_label_momentum")
+        if self.pseudo_label_momentum is not None and self.objective != "segmentation":
+            raise ValueError(f"{self.objective} stages learn no masks; leave out pseudo_label_momentum")
         if self.pseudo_label_momentum is None and self.language_vision_weight:
             raise ValueError("language_vision_weight is of images without a mask; add pseudo_label_momentum")
         return self
@@ -203,14 +204,16 @@ class Config(Strict):
             raise ValueError(f"no weights of {self.model} are shipped; give pretrained, random or a run")
         if self.stages[-1].objective == "contrastive":
             raise ValueError("the last stage must learn to segment")
+        if any(stage.objective == "zones" for stage in self.stages[:-1]):
+            raise ValueError("a zones stage leaves the rest of the network frozen; put it last")
+        if self.stages[-1].objective == "zones" and self.model != "sgseg-compact":
+            raise ValueError(f"zones stages are for sgseg-compact; {self.model} trains as a whole")
         return self
 
     @model_validator(mode="after")
     def _stages_end_when_they_are_judged(self) -> Config:
         if "valid" in self.data.splits and any(stage.patience is not None for stage in self.stages):
-            raise ValueError(
-                "nothing judges when a stage should end if valid is trained on; leave out patience"
-            )
+            raise ValueError("if valid is trained on, nothing judges when a stage should end; drop patience")
         return self
 
     @model_validator(mode="after")

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import DataLoader
 
 from sgseg.anatomy import ZONES
-from sgseg.models import repeat_features
+from sgseg.models import SGSegCompact, repeat_features
 from sgseg.models.compact.efficientnet import EfficientNetLite0
 from sgseg.models.interface import Alignable
 from sgseg.reports import NO_REPORT
@@ -97,6 +97,11 @@ class StageModule(L.LightningModule):
             if isinstance(part, EfficientNetLite0):
                 part.set_drop_connect(self.stage.drop_connect)
 
+    def on_train_epoch_start(self) -> None:
+        if self.stage.objective == "zones":
+            self.network.eval()  # its batch norms keep their statistics, too
+            self.network.lerg.train()
+
     def train_dataloader(self) -> DataLoader[Batch]:
         """The current epoch's batches; Lightning asks anew for each epoch."""
         return loader(Batches(self.sets, self.stage.batch, (*self.seed, self.current_epoch)))
@@ -110,6 +115,9 @@ class StageModule(L.LightningModule):
         images = self._seen(images)
         if self.stage.objective == "contrastive":
             losses = {"contrastive_loss": self._align(images, zones)}
+        elif self.stage.objective == "zones":
+            assert isinstance(self.network, SGSegCompact)  # as the configuration made sure
+            losses = {"zone_loss": zone_loss(self.network.read_zones(images).float(), zones)}
         else:
             losses = self._segment(images, masks, zones)
         shown = {f"train/{name}": loss for name, loss in losses.items()}

@@ -27,13 +27,14 @@ import sgseg
 from sgseg.errors import ConfigError
 from sgseg.evaluation.ledger import commit
 from sgseg.formats import atomic, write_json
+from sgseg.models import SGSegCompact
 from sgseg.models.baselines.prototypes import PrototypeNetwork
 from sgseg.models.interface import Alignable
 from sgseg.training import config as configs
 from sgseg.training.config import Config, Stage
 from sgseg.training.cpu import bfloat16_pays, keep_freed_memory
 from sgseg.training.module import StageModule, standardise, zone_index
-from sgseg.training.networks import WEIGHTS, AnyNetwork, initial, state
+from sgseg.training.networks import WEIGHTS, AnyNetwork, build, initial, state
 from sgseg.training.progress import Progress, Samples
 from sgseg.training.semi_supervised import SemiSupervisedModule
 from sgseg.training.sets import Batches, check, loader, training_sets, unlabelled_set, validation_sets
@@ -121,10 +122,20 @@ def _train_stage(network: AnyNetwork, config: Config, number: int, run: Path, pr
 def _module(network: AnyNetwork, config: Config, number: int) -> StageModule:
     stage = config.stages[number - 1]
     sets = training_sets(config.data, stage, config.seed)
+    if stage.objective == "zones":
+        _start_lerg(network, config)
     if stage.pseudo_label_momentum is None:
         return StageModule(network, config, number, sets)
     rest = unlabelled_set(config.data, stage, config.seed)
     return SemiSupervisedModule(network, config, number, sets, rest)
+
+
+def _start_lerg(network: AnyNetwork, config: Config) -> None:
+    """Puts a new LERG in the place of the network's, and freezes all else."""
+    fresh = build(config)
+    assert isinstance(network, SGSegCompact) and isinstance(fresh, SGSegCompact)
+    network.requires_grad_(False)
+    network.lerg = fresh.lerg
 
 
 @torch.no_grad()
@@ -145,7 +156,8 @@ def _fill_bank(network: PrototypeNetwork, config: Config, stage: Stage) -> None:
 
 def _trainer(config: Config, stage: Stage, folder: Path, precision: str) -> L.Trainer:
     contrastive = stage.objective == "contrastive"
-    monitor = "valid/contrastive_loss" if contrastive else f"valid/dice_{config.monitor}"
+    judges = {"contrastive": "contrastive_loss", "zones": "zone_accuracy"}
+    monitor = f"valid/{judges.get(stage.objective, f'dice_{config.monitor}')}"
     mode = "min" if contrastive else "max"
     callbacks: list[Callback] = [
         WeightAveraging(avg_fn=_moving_average(config.ema)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from sgseg.models.compact.efficientnet import CHANNELS, EfficientNetLite0
@@ -40,6 +41,12 @@ class SGSegCompact(nn.Module):
         if self.training:  # which has no use for the maps
             return Encoded(projected, self.lerg(features[2], features[3]))
         return Encoded(projected, *self.lerg.explain(features[2], features[3]))
+
+    def read_zones(self, images: Tensor) -> Tensor:
+        """Zone logits (B, 6) of `encode`, by which LERG alone can learn."""
+        with torch.no_grad():
+            *_, fine, coarse = self.encoder(images)
+        return self.lerg(fine, coarse)
 
     def decode(self, features: Sequence[Tensor], report: Tensor, table: Tensor) -> Tensor:
         """Masks of encoded images, guided by reports.
