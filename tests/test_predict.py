@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,16 @@ def test_the_attention_lands_where_the_model_looked(predictor: Predictor, folder
             assert abs(column + 0.5 - left - (at + 0.5) * width) <= 1
         mean, one, other = (shown.looked_at(zone) for zone in (None, ZONES[3], ZONES[5]))
         np.testing.assert_allclose(mean, 0.75 * one + 0.25 * other, atol=1e-6)
+
+
+def test_each_zone_has_a_map_of_its_own(predictor: Predictor) -> None:
+    """In weights up to 0.3.0 the six were one and the same."""
+    apart = []
+    for seed in range(6):
+        maps = predictor.predict(phantom.draw(seed).pixels).attention
+        assert maps is not None
+        apart += [np.abs(a - b).sum() / 2 for a, b in combinations(maps, 2)]
+    assert np.mean(apart) > 0.1, "the share of the attention that lies elsewhere"
 
 
 def test_weights_without_attention_maps_still_play(folder: Path, tmp_path: Path) -> None:

@@ -129,6 +129,6 @@ def draw_curves(metrics: Path) -> None:
                 axes.plot(epochs, [float(row[column]) for row in rows], marker=".", label=label)
             axes.set(title=title, xlabel="epoch")
             if axes.lines:
-                axes.legend(frameon=False)
+                axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
         with atomic(metrics.with_name("curves.png")) as temporary:
             figure.savefig(temporary, dpi=120, format="png")
