@@ -755,6 +755,11 @@ def test_a_zones_stage_trains_a_new_lerg_and_nothing_else(phantoms: Path, tmp_pa
     assert float(rows[1]["train/zone_loss"]) < float(rows[0]["train/zone_loss"])
 
 
+def test_an_override_changes_one_place_of_what_yaml_shares() -> None:
+    config = configs.load("sgseg-compact", ["stages.2.augmentation.rotate=5"])
+    assert [stage.augmentation and stage.augmentation.rotate for stage in config.stages[2:]] == [5, 15]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -267,7 +267,7 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Config:
             f"there is no configuration {str(source)!r}; give a YAML file or one of {', '.join(names())}"
         )
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = _unshared(yaml.safe_load(path.read_text(encoding="utf-8")))
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     for override in overrides:
@@ -276,6 +276,13 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Config:
         return Config.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(f"{path}: " + "; ".join(_explain(error))) from error
+
+
+def _unshared(tree: Any) -> Any:
+    """A tree in which what YAML's aliases share stands in each place by itself, to be changed there alone."""
+    if isinstance(tree, dict):
+        return {key: _unshared(value) for key, value in tree.items()}
+    return [_unshared(value) for value in tree] if isinstance(tree, list) else tree
 
 
 def _set(tree: Any, override: str) -> None:
