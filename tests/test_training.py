@@ -188,7 +188,7 @@ def test_a_network_that_writes_no_report_gets_none_where_none_is_true() -> None:
 def test_the_path_without_a_report_learns_from_the_true_report_alone() -> None:
     masks = torch.stack([torch.ones(2, 4, 4), torch.zeros(2, 4, 4)])
     guided = torch.full((2, 1, 4, 4), 2.0, requires_grad=True)
-    targets = distilled(masks, guided, torch.tensor([True, False]), Reports(distil=0.25))
+    targets = distilled(masks, guided, torch.tensor([True, False]), 0.25)
     assert not targets.requires_grad
     torch.testing.assert_close(
         targets[0, 0], torch.full((4, 4), 0.75 + 0.25 * float(guided.detach()[0, 0, 0, 0].sigmoid()))

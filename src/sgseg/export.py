@@ -214,7 +214,7 @@ def _choices_made(run: Path, config: configs.Config, choices: Path | None) -> di
     Raises:
         ConfigError: as in `export_run`.
     """
-    if "valid" not in config.data.splits:
+    if config.data.has_judge:
         if choices is not None:
             raise ConfigError(f"{run} was not trained on valid, which makes the choices; leave out --choices")
         return {}

@@ -43,6 +43,11 @@ class Data(Strict):
     negatives_repeat: int = Field(4, ge=1)
     labelled: float = Field(1, gt=0, le=1)
 
+    @property
+    def has_judge(self) -> bool:
+        """Whether `valid` is left to choose by."""
+        return "valid" not in self.splits
+
 
 class Augmentation(Strict):
     """How far training images are changed; 0 switches a change off.
@@ -212,7 +217,7 @@ class Config(Strict):
 
     @model_validator(mode="after")
     def _stages_end_when_they_are_judged(self) -> Config:
-        if "valid" in self.data.splits and any(stage.patience is not None for stage in self.stages):
+        if not self.data.has_judge and any(stage.patience is not None for stage in self.stages):
             raise ValueError("if valid is trained on, nothing judges when a stage should end; drop patience")
         return self
 

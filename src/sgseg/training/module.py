@@ -57,17 +57,17 @@ def choose_reports(own: Tensor, zones: Tensor, shares: Reports) -> Tensor:
     return torch.where(zones.isnan().any(1), own, chosen)
 
 
-def distilled(masks: Tensor, guided: Tensor, told: Tensor, shares: Reports) -> Tensor:
+def distilled(masks: Tensor, guided: Tensor, told: Tensor, share: float) -> Tensor:
     """Targets of the path without a report.
 
     Args:
         masks: (B, C, H, W); the first channel is what is segmented.
         guided: logits of the same images under a report, (B, 1, H, W); no gradient flows into them.
         told: (B,) whether that report was the true one; where it was not, the mask stays as it is.
-        shares: how far the others move.
+        share: how far the others move, 0…1.
     """
-    share = shares.distil * told.to(masks.dtype)[:, None, None, None]
-    return torch.cat([torch.lerp(masks[:, :1], guided.detach().sigmoid(), share), masks[:, 1:]], dim=1)
+    way = share * told.to(masks.dtype)[:, None, None, None]
+    return torch.cat([torch.lerp(masks[:, :1], guided.detach().sigmoid(), way), masks[:, 1:]], dim=1)
 
 
 class StageModule(L.LightningModule):
@@ -137,9 +137,10 @@ class StageModule(L.LightningModule):
             paths.insert(0, torch.full_like(own, NO_REPORT))
         logits = self._decode(repeat_features(encoded.features, len(paths)), torch.cat(paths)).float()
         targets = [masks] * len(paths)
-        if self.config.reports.distil and len(paths) == 2:
+        share = self.config.reports.distil
+        if share and len(paths) == 2:
             told = (paths[1] == zone_index(zones)) & ~zones.isnan().any(1)
-            targets[0] = distilled(masks, logits[len(own) :], told, self.config.reports)
+            targets[0] = distilled(masks, logits[len(own) :], told, share)
         losses = self._mask_losses(logits, torch.cat(targets))
         if self.network.writes_reports:
             losses["zone_loss"] = zone_loss(encoded.zone_logits.float(), zones)

@@ -78,7 +78,7 @@ def resume(folder: Path) -> Path:
     network, said = initial(config)
     if any(s.objective == "contrastive" for s in config.stages) and not isinstance(network, Alignable):
         raise ConfigError(f"{config.model} has no contrastive pre-training; leave its stage out")
-    if "valid" in config.data.splits:
+    if not config.data.has_judge:
         said.append("valid is trained on: its scores judge nothing, and each stage keeps its last epoch")
     for line in said:
         print(f"sgseg: {line}", file=sys.stderr)
@@ -109,8 +109,9 @@ def _train_stage(network: AnyNetwork, config: Config, number: int, run: Path, pr
         except SystemExit:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from None
         finished.touch()
-    judged = "valid" not in config.data.splits
-    chosen = torch.load(best if judged else last, map_location="cpu", weights_only=True)["state_dict"]
+    chosen = torch.load(best if config.data.has_judge else last, map_location="cpu", weights_only=True)[
+        "state_dict"
+    ]
     network.load_state_dict(
         {k.removeprefix("network."): v for k, v in chosen.items() if k.startswith("network.")}
     )
