@@ -736,6 +736,10 @@ def test_a_run_on_valid_takes_the_choices_of_another(
     assert taken["calibration"] == card["calibration"]
     assert taken["choices"] == {key: card[key] for key in ("name", "version", "sha256")}
     assert "valid_pooled_dice" not in taken and taken["sha256"] != card["sha256"]
+    del card["finding"]  # as in weights up to 0.3.0
+    (chosen / "model.json").write_text(json.dumps(card))
+    with pytest.raises(ConfigError, match="before models had finding; export it again"):
+        export_run(on_both, tmp_path / "both", phantoms, "test", chosen)
 
 
 def test_a_zones_stage_trains_a_new_lerg_and_nothing_else(phantoms: Path, tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ def export_run(run: Path, out: Path, data: Path, version: str, choices: Path | N
         DataError: the data, or the X-rays without a finding that the run was trained on, are not there.
         ConfigError: the run is of another model than `sgseg-compact`: RT-DETR, as transformers builds it,
             cannot be exported for batches of any size; or it was trained on `valid` and there are no
-            `choices`, or there are some and it was not.
+            `choices`, or some of an older version; or there are some and it was not.
     """
     player = TorchRuntime.of_run(run)
     if player.identity.name != "sgseg-compact":
@@ -223,7 +223,10 @@ def _choices_made(run: Path, config: configs.Config, choices: Path | None) -> di
             f"{run} was trained on valid, which can judge nothing any more; add --choices MODEL, an artefact "
             "of the same recipe without it"
         )
-    return read_card(choices)
+    card = read_card(choices)
+    if lacking := [key for key in ("guidance", "calibration", "finding") if key not in card]:
+        raise ConfigError(f"{choices} was exported before models had {', '.join(lacking)}; export it again")
+    return card
 
 
 def _calibrated(player: Runtime, cases: Sequence[Case]) -> dict[str, float]:

@@ -109,9 +109,8 @@ def _train_stage(network: AnyNetwork, config: Config, number: int, run: Path, pr
         except SystemExit:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from None
         finished.touch()
-    chosen = torch.load(best if config.data.has_judge else last, map_location="cpu", weights_only=True)[
-        "state_dict"
-    ]
+    kept = best if config.data.has_judge else last
+    chosen = torch.load(kept, map_location="cpu", weights_only=True)["state_dict"]
     network.load_state_dict(
         {k.removeprefix("network."): v for k, v in chosen.items() if k.startswith("network.")}
     )

@@ -33,7 +33,6 @@ class TorchRuntime:
         identity: Identity,
         transposed: bool = False,
         temperature: float = 1.0,
-        finding_threshold: float = FINDING_THRESHOLD,
     ) -> None:
         """
         Args:
@@ -41,11 +40,10 @@ class TorchRuntime:
             size, guidance, identity: as in `Runtime`.
             transposed: whether its weights know images with rows and columns swapped.
             temperature: by which the logits of masks are divided, as in an artefact.
-            finding_threshold: as in `Runtime`.
         """
         self.network = network.eval()
         self.size, self.guidance, self.identity = size, guidance, identity
-        self.writes_reports, self.finding_threshold = network.writes_reports, finding_threshold
+        self.writes_reports, self.finding_threshold = network.writes_reports, FINDING_THRESHOLD
         self._transposed, self._temperature = transposed, temperature
         with torch.inference_mode():
             self._table = network.report_encoder()
