@@ -31,7 +31,7 @@ from sgseg.errors import ConfigError  # noqa: E402
 from sgseg.models import SGSegCompact  # noqa: E402
 from sgseg.models.aggregation import LocationAggregation  # noqa: E402
 from sgseg.models.baselines.prototypes import PrototypeNetwork  # noqa: E402
-from sgseg.models.compact.efficientnet import CHANNELS, EfficientNetLite0, SameConv2d  # noqa: E402
+from sgseg.models.compact.efficientnet import EfficientNetLite, SameConv2d, Variant, channels  # noqa: E402
 from sgseg.models.compact.report_encoder import whiten  # noqa: E402
 from sgseg.models.interface import Encoded  # noqa: E402
 from sgseg.reports import NO_REPORT, parse  # noqa: E402
@@ -217,7 +217,7 @@ def test_distillation_changes_what_the_unguided_path_is_asked_for() -> None:
 
 
 def test_drop_connect_leaves_out_late_branches_more_often() -> None:
-    encoder = EfficientNetLite0().train()
+    encoder = EfficientNetLite().train()
     encoder.set_drop_connect(0.5)
     blocks = [block for block in encoder._blocks if block.residual]
     rates = [block.drop_connect for block in blocks]
@@ -304,12 +304,14 @@ def test_fast_depthwise_gradient_is_the_gradient(kernel: int, stride: int) -> No
         assert (a - b).norm() / b.norm() < 0.02
 
 
-def test_encoder_gives_the_librarys_features() -> None:
+@pytest.mark.parametrize("variant", ["lite0", "lite1", "lite2"])
+def test_encoder_gives_the_librarys_features(variant: Variant) -> None:
     library = pytest.importorskip("efficientnet_lite_pytorch")
-    state = pretrained.imagenet_state()
-    theirs = library.EfficientNet.from_name("efficientnet-lite0")
+    state = pretrained.imagenet_state(variant)
+    # Its padding is that of one image size, by default one that is no multiple of 32.
+    theirs = library.EfficientNet.from_name(f"efficientnet-{variant}", image_size=64)
     theirs.load_state_dict(state)
-    ours = EfficientNetLite0()
+    ours = EfficientNetLite(variant)
     ours.load_imagenet(state)
     image = torch.randn(1, 1, 64, 64)
     with torch.no_grad():
@@ -321,14 +323,14 @@ def test_encoder_gives_the_librarys_features() -> None:
             x = block(x)
             outputs.append(x)
     by_shape = {tuple(o.shape): o for o in outputs}  # the last of each shape ends a stage
-    assert [f.shape[1] for f in features] == list(CHANNELS)
+    assert [f.shape[1] for f in features] == list(channels(variant))
     for feature in features:
         torch.testing.assert_close(feature, by_shape[tuple(feature.shape)], rtol=1e-3, atol=1e-4)
 
 
 def test_a_tampered_package_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pretrained.EFFICIENTNET_LITE0.__class__, "path", pretrained.Package.path)
-    fake = pretrained.Package(**{**vars(pretrained.EFFICIENTNET_LITE0), "sha256": "0" * 64})
+    monkeypatch.setattr(pretrained.Package, "path", pretrained.Package.path)
+    fake = pretrained.Package(**{**vars(pretrained.EFFICIENTNETS["lite0"]), "sha256": "0" * 64})
     with pytest.raises(sgseg.errors.SGSegError, match="reinstall"):
         fake.path()
     absent = pretrained.Package(**{**vars(fake), "name": "sgseg-no-such-package"})

@@ -46,7 +46,7 @@ from sgseg.training import input_check, networks
 from sgseg.training.input_check import InputCheck
 from sgseg.training.module import standardise
 from sgseg.training.networks import AnyNetwork
-from sgseg.training.pretrained import EFFICIENTNET_LITE0, MINILM
+from sgseg.training.pretrained import EFFICIENTNETS, MINILM
 from sgseg.training.runtime import TorchRuntime
 
 REPORT_TABLE = "report_table"
@@ -175,7 +175,7 @@ def export_run(run: Path, out: Path, data: Path, version: str, choices: Path | N
         "parameters": sum(p.numel() for p in player.network.parameters()),
         "config": yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")),
         "run": json.loads((run / "run.json").read_text(encoding="utf-8")),
-        "pretrained": [asdict(package) for package in (EFFICIENTNET_LITE0, MINILM)],
+        "pretrained": [asdict(package) for package in (EFFICIENTNETS[config.network.encoder], MINILM)],
     }
     chosen = input_check.choose(player, data, config.data.negatives)
     if chosen is not None:

@@ -19,7 +19,7 @@ from sgseg.formats import write_json
 from sgseg.inference import Predictor
 from sgseg.models import SGSeg
 from sgseg.models.baselines import LViT
-from sgseg.models.compact.efficientnet import EfficientNetLite0
+from sgseg.models.compact.efficientnet import EfficientNetLite
 from sgseg.models.compact.report_encoder import ReportEncoder
 from sgseg.reports import Guidance
 from sgseg.training import config as configs
@@ -260,8 +260,8 @@ def initialisation(network: AnyNetwork, config: Config, warnings: Sequence[str])
     if config.init != "pretrained":
         return config.init
     parts = []
-    if any(isinstance(module, EfficientNetLite0) for module in network.modules()):
-        parts.append("ImageNet (EfficientNet-Lite0)")
+    encoders = [module for module in network.modules() if isinstance(module, EfficientNetLite)]
+    parts += [f"ImageNet (EfficientNet-{encoder.variant.capitalize()})" for encoder in encoders]
     if isinstance(network, SGSeg | LViT) and config.network.size == "paper":
         whole = isinstance(network, SGSeg)
         detector = [hub.RT_DETR] if whole and network.writes_reports else []

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from sgseg.errors import ConfigError
 from sgseg.models.baselines import BASELINES
+from sgseg.models.compact.efficientnet import Variant
 
 MODELS = ("sgseg-compact", "sgseg", *BASELINES)
 
@@ -98,9 +99,10 @@ class Reports(Strict):
 
 
 class Network(Strict):
-    """Parts of `sgseg`, and the size of the systems it is compared with; `sgseg-compact` has one form only.
+    """Parts of `sgseg` and `sgseg-compact`, and the size of the systems they are compared with.
 
     Attributes:
+        encoder: of `sgseg-compact`: which EfficientNet.
         size: `paper` as published; `mini` (of `sgseg`) trains on phantoms in minutes; `cpu` (of the compared
             systems) is narrower, for 128 pixels.
         backbone: of the detector: the paper's ResNet-50, or HGNetv2-L as in the authors' released code.
@@ -110,6 +112,7 @@ class Network(Strict):
             PILReader, with which they read images, swaps them.
     """
 
+    encoder: Variant = "lite0"
     size: Literal["paper", "cpu", "mini"] = "paper"
     backbone: Literal["resnet50", "hgnetv2-l"] = "resnet50"
     lerg: bool = True
@@ -201,8 +204,10 @@ class Config(Strict):
         if self.model not in MODELS:
             near = difflib.get_close_matches(self.model, MODELS, 1, cutoff=0)
             raise ValueError(f"there is no model {self.model!r}; did you mean {near[0]}?")
-        if self.model == "sgseg-compact" and self.network != Network():
-            raise ValueError("sgseg-compact has one form; leave out network")
+        if self.model == "sgseg-compact" and self.network != Network(encoder=self.network.encoder):
+            raise ValueError("of network, sgseg-compact has the encoder alone; leave out the rest")
+        if self.model != "sgseg-compact" and self.network.encoder != "lite0":
+            raise ValueError(f"the encoder of {self.model} cannot be chosen; leave out network.encoder")
         if self.network.size not in ("paper", "mini" if self.model == "sgseg" else "cpu"):
             raise ValueError(f"{self.model} has no size {self.network.size!r}")
         if self.init == "shipped" and self.model != "sgseg-compact":

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from sgseg.anatomy import ZONES
 from sgseg.models import SGSegCompact, repeat_features
-from sgseg.models.compact.efficientnet import EfficientNetLite0
+from sgseg.models.compact.efficientnet import EfficientNetLite
 from sgseg.models.interface import Alignable
 from sgseg.reports import NO_REPORT
 from sgseg.training.augmentation import Augment
@@ -94,7 +94,7 @@ class StageModule(L.LightningModule):
         self.augment = Augment(self.stage.augmentation or config.augmentation)
         self.counts: dict[str, Tensor] = {}
         for part in network.modules():
-            if isinstance(part, EfficientNetLite0):
+            if isinstance(part, EfficientNetLite):
                 part.set_drop_connect(self.stage.drop_connect)
 
     def on_train_epoch_start(self) -> None:

@@ -18,7 +18,7 @@ from sgseg.errors import ConfigError
 from sgseg.inference.runtime import WEIGHTS as ARTEFACT_WEIGHTS
 from sgseg.models import SGSeg, SGSegCompact
 from sgseg.models.baselines import BASELINES, Baseline, LViT
-from sgseg.models.compact.efficientnet import EfficientNetLite0
+from sgseg.models.compact.efficientnet import EfficientNetLite
 from sgseg.models.compact.report_encoder import ReportEncoder, whiten
 from sgseg.models.sgseg.cxr_bert import REPORT_LENGTH, CXRBert, CXRBertConfig
 from sgseg.models.sgseg.rtdetr import hgnetv2_l, resnet50
@@ -45,7 +45,7 @@ def build(config: Config) -> AnyNetwork:
     if config.model in BASELINES:
         return BASELINES[config.model]("cpu" if parts.size == "cpu" else "paper", config.stages[-1].size)
     if config.model == "sgseg-compact":
-        return SGSegCompact()
+        return SGSegCompact(parts.encoder)
     if parts.size == "mini":
         return SGSeg.mini()
     return SGSeg(detector=_BACKBONES[parts.backbone](), lerg=parts.lerg, freeze_text=parts.freeze_text)
@@ -150,8 +150,8 @@ def report_tokens(network: SGSeg, config: Config) -> list[list[str]]:
 def _start_packaged(network: AnyNetwork, init: str) -> None:
     """Fills in what comes as packages: ImageNet's weights, and the 64 reports as MiniLM reads them."""
     for part in network.modules():
-        if isinstance(part, EfficientNetLite0) and init == "pretrained":
-            part.load_imagenet(imagenet_state())
+        if isinstance(part, EfficientNetLite) and init == "pretrained":
+            part.load_imagenet(imagenet_state(part.variant))
         elif isinstance(part, ReportEncoder):
             part.embeddings.copy_(whiten(report_embeddings()))
 

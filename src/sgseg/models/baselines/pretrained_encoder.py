@@ -14,8 +14,9 @@ from monai.networks.nets.basic_unet import UpCat
 from torch import Tensor, nn
 
 from sgseg.models.baselines.base import CONVOLUTIONS, ImageOnly, Size
-from sgseg.models.compact.efficientnet import CHANNELS, EfficientNetLite0
+from sgseg.models.compact.efficientnet import EfficientNetLite, channels
 
+_CHANNELS = channels("lite0")
 _WIDTHS = (64, 128, 256)  # of the decoders at strides 4, 8, 16
 _FULL = (32, 16)  # at strides 2 and 1, where the encoder has no features
 
@@ -42,10 +43,10 @@ class UNetDecoder(nn.Module):
             gated: whether attention gates the skip connections.
         """
         super().__init__()
-        inputs = (*_WIDTHS[1:], CHANNELS[-1])
+        inputs = (*_WIDTHS[1:], _CHANNELS[-1])
         self.up = nn.ModuleList(
             GatedUpCat(i, s, o) if gated else UpCat(2, i, s, o, **CONVOLUTIONS)
-            for i, s, o in reversed(list(zip(inputs, CHANNELS[:-1], _WIDTHS, strict=True)))
+            for i, s, o in reversed(list(zip(inputs, _CHANNELS[:-1], _WIDTHS, strict=True)))
         )
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
@@ -64,10 +65,10 @@ class NestedDecoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.nodes = nn.ModuleDict()
-        for j in range(1, len(CHANNELS)):
-            for scale in range(len(CHANNELS) - j):
-                coarser = CHANNELS[scale + 1] if j == 1 else _WIDTHS[scale + 1]
-                before = CHANNELS[scale] + (j - 1) * _WIDTHS[scale]
+        for j in range(1, len(_CHANNELS)):
+            for scale in range(len(_CHANNELS) - j):
+                coarser = _CHANNELS[scale + 1] if j == 1 else _WIDTHS[scale + 1]
+                before = _CHANNELS[scale] + (j - 1) * _WIDTHS[scale]
                 self.nodes[f"{scale}-{j}"] = UpCat(2, coarser, before, _WIDTHS[scale], **CONVOLUTIONS)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
@@ -91,7 +92,7 @@ class OnImageNet(ImageOnly):
             decoder: takes the encoder's features, gives those at stride 4.
         """
         super().__init__()
-        self.encoder = EfficientNetLite0()
+        self.encoder = EfficientNetLite()
         self.decoder = decoder
         steps = zip((_WIDTHS[0], *_FULL), _FULL, strict=False)
         self.full = nn.ModuleList(UpCat(2, i, 0, o, **CONVOLUTIONS) for i, o in steps)

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0, the compact model's image encoder.
+"""EfficientNet-Lite, the compact model's image encoder.
 
 Lite drops EfficientNet's squeeze-and-excitation and Swish, so that it runs well on plain CPUs
 (Tan & Le, ICML 2019; the Lite variants are Google's, 2020). Module names follow the published
@@ -7,14 +7,15 @@ state dict, so that ImageNet weights load without a table of names.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import math
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-CHANNELS = (24, 40, 112, 320)
-"""Channels of the features at strides 4, 8, 16 and 32."""
+Variant: TypeAlias = Literal["lite0", "lite1", "lite2"]
+"""Size of the encoder: 3.4, 4.1 or 4.8 million parameters."""
 
 
 class Stage(NamedTuple):
@@ -25,7 +26,7 @@ class Stage(NamedTuple):
     channels: int
 
 
-STAGES = (
+_LITE0 = (
     Stage(1, 3, 1, 1, 16),
     Stage(2, 3, 2, 6, 24),
     Stage(2, 5, 2, 6, 40),
@@ -34,8 +35,29 @@ STAGES = (
     Stage(4, 5, 2, 6, 192),
     Stage(1, 3, 1, 6, 320),
 )
+_SCALES: dict[Variant, tuple[float, float]] = {"lite0": (1.0, 1.0), "lite1": (1.0, 1.1), "lite2": (1.1, 1.2)}
+"""By how much a variant is wider and deeper than Lite0."""
+
 _STEM_CHANNELS = 32
 _TAPS = (1, 2, 4, 6)  # the stages whose outputs are the features at strides 4, 8, 16, 32
+
+
+def stages(variant: Variant) -> tuple[Stage, ...]:
+    """Lite0's stages scaled; as in all Lite variants, the first and the last stage are as deep as Lite0's."""
+    width, depth = _SCALES[variant]
+    first, *middle, last = (s._replace(channels=_eighths(width * s.channels)) for s in _LITE0)
+    return (first, *(s._replace(repeats=math.ceil(depth * s.repeats)) for s in middle), last)
+
+
+def channels(variant: Variant) -> tuple[int, ...]:
+    """Channels of the features at strides 4, 8, 16 and 32."""
+    scaled = stages(variant)
+    return tuple(scaled[tap].channels for tap in _TAPS)
+
+
+def _eighths(width: float) -> int:
+    """The nearest multiple of 8 (the published rule; no width here is rounded down by over a tenth)."""
+    return int(width + 4) // 8 * 8
 
 
 class _DepthwiseConv(torch.autograd.Function):
@@ -138,20 +160,21 @@ class InvertedResidual(nn.Module):
         return x + y if self.residual else y
 
 
-class EfficientNetLite0(nn.Module):
-    """Image (B, 1, H, W) float32 -> features at strides 4, 8, 16 and 32 with `CHANNELS` channels.
+class EfficientNetLite(nn.Module):
+    """Image (B, 1, H, W) float32 -> features at strides 4, 8, 16 and 32 with `channels(variant)` channels.
 
     H and W are multiples of 32. One grey channel stands for the three equal ones of a grey RGB picture.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, variant: Variant = "lite0") -> None:
         super().__init__()
+        self.variant = variant
         self._conv_stem = _conv(1, _STEM_CHANNELS, 3, 2)
         self._bn0 = _norm(_STEM_CHANNELS)
         blocks: list[nn.Module] = []
         self.ends: list[int] = []
         inputs = _STEM_CHANNELS
-        for stage in STAGES:
+        for stage in stages(variant):
             for repeat in range(stage.repeats):
                 stride = stage.stride if repeat == 0 else 1
                 blocks.append(InvertedResidual(inputs, stage.channels, stage.kernel, stride, stage.expand))

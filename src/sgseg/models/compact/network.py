@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from sgseg.models.compact.efficientnet import CHANNELS, EfficientNetLite0
+from sgseg.models.compact.efficientnet import EfficientNetLite, Variant, channels
 from sgseg.models.compact.guided_decoder import GuidedDecoder
 from sgseg.models.compact.lerg import CompactLERG
 from sgseg.models.compact.report_encoder import ReportEncoder
@@ -16,7 +16,7 @@ from sgseg.reports import NO_REPORT
 
 
 class SGSegCompact(nn.Module):
-    """EfficientNet-Lite0, LERG in miniature, a table of 64 reports, a guided decoder.
+    """EfficientNet-Lite, LERG in miniature, a table of 64 reports, a guided decoder.
 
     Images are float32 (B, 1, H, W), z-scored per image, H and W multiples of 32.
     """
@@ -26,13 +26,17 @@ class SGSegCompact(nn.Module):
     writes_reports = True
 
     def __init__(
-        self, decoder_dims: Sequence[int] = (48, 96, 144, 192), report_dim: int = 128, report_tokens: int = 8
+        self,
+        encoder: Variant = "lite0",
+        decoder_dims: Sequence[int] = (48, 96, 144, 192),
+        report_dim: int = 128,
+        report_tokens: int = 8,
     ) -> None:
         super().__init__()
-        self.encoder = EfficientNetLite0()
-        self.lerg = CompactLERG(CHANNELS[2:])
+        self.encoder = EfficientNetLite(encoder)
+        self.lerg = CompactLERG(channels(encoder)[2:])
         self.report_encoder = ReportEncoder(report_dim, report_tokens)
-        self.decoder = GuidedDecoder(CHANNELS, decoder_dims, report_dim)
+        self.decoder = GuidedDecoder(channels(encoder), decoder_dims, report_dim)
 
     def encode(self, images: Tensor) -> Encoded:
         """Looks at the images once; everything that needs no report."""
