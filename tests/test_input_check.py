@@ -58,7 +58,7 @@ def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     others = averages(player, [twin(phantom.draw(seed, SIZE).pixels, rng) for seed in range(3_000, 3_030)])
     limit = 1.3 * float(check.distance(others).max())
     folder = tmp_path_factory.mktemp("checked")
-    network = networks.load(configs.load("sgseg-compact"), SHIPPED / "model.safetensors")
+    network = networks.load(networks.recipe(SHIPPED), SHIPPED / "model.safetensors")
     card = json.loads((SHIPPED / "model.json").read_text()) | {"input_check": {"limit": limit}}
     return export(network, folder, card, SIZE, check)
 

@@ -476,7 +476,8 @@ def test_offline_the_paper_model_starts_random_and_says_so(monkeypatch: pytest.M
 
 def test_configurations_that_make_no_sense_are_refused() -> None:
     for name, overrides, words in (
-        ("sgseg-compact", ["network.size=mini"], "one form"),
+        ("sgseg-compact", ["network.size=mini"], "leave out the rest"),
+        ("sgseg-mini", ["network.encoder=lite2"], "cannot be chosen"),
         ("sgseg", ["network.size=cpu"], "size"),
         ("sgseg", ["model=u-nett"], "unet"),
         ("sgseg", ["init=shipped"], "shipped"),

@@ -61,6 +61,7 @@ from sgseg.training.sets import (  # noqa: E402
     training_sets,
     unlabelled_set,
 )
+from sgseg.weights import SHIPPED  # noqa: E402
 
 # --- configuration
 
@@ -262,9 +263,12 @@ def test_aggregation_is_equation_1() -> None:
         np.testing.assert_allclose(aggregate(objects)[b].detach().numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_size_and_shapes() -> None:
-    network = SGSegCompact().eval()
-    assert sum(p.numel() for p in network.parameters()) == 5_314_598
+@pytest.mark.parametrize(
+    ("encoder", "parameters"), [("lite0", 5_314_598), ("lite1", 6_079_270), ("lite2", 6_726_886)]
+)
+def test_size_and_shapes(encoder: Variant, parameters: int) -> None:
+    network = SGSegCompact(encoder).eval()
+    assert sum(p.numel() for p in network.parameters()) == parameters
     for size in (64, 128, 224):
         with torch.no_grad():
             logits, zones = network(torch.randn(2, 1, size, size), torch.tensor([NO_REPORT, 3]))
@@ -761,16 +765,25 @@ def test_a_zones_stage_trains_a_new_lerg_and_nothing_else(phantoms: Path, tmp_pa
     assert float(rows[1]["train/zone_loss"]) < float(rows[0]["train/zone_loss"])
 
 
-def test_an_override_changes_one_place_of_what_yaml_shares() -> None:
-    config = configs.load("sgseg-compact", ["stages.2.augmentation.rotate=5"])
-    assert [stage.augmentation and stage.augmentation.rotate for stage in config.stages[2:]] == [5, 15]
+def test_an_override_changes_one_place_of_what_yaml_shares(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(
+        "model: sgseg-compact\n"
+        "stages:\n"
+        "  - {name: a, epochs: 1, augmentation: &stronger {rotate: 15}}\n"
+        "  - {name: b, epochs: 1, augmentation: *stronger}\n"
+    )
+    config = configs.load(tmp_path / "own.yaml", ["stages.0.augmentation.rotate=5"])
+    assert [stage.augmentation and stage.augmentation.rotate for stage in config.stages] == [5, 15]
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         (["stages.0.objective=zones"], "put it last"),
-        (["model=unet", "stages=[{name: a, epochs: 1, objective: zones}]"], "trains as a whole"),
+        (
+            ["model=unet", "network={}", "stages=[{name: a, epochs: 1, objective: zones}]"],
+            "trains as a whole",
+        ),
         (
             ["stages=[{name: a, epochs: 1, objective: zones, pseudo_label_momentum: 0.9}]"],
             "zones stages learn no masks",
@@ -787,10 +800,9 @@ def test_shipped_artefact_and_torch_give_the_same_masks() -> None:
     from sgseg.inference import OnnxRuntime
     from sgseg.inference.runtime import read_card
     from sgseg.training.runtime import TorchRuntime
-    from sgseg.weights import SHIPPED
 
     artefact = OnnxRuntime(SHIPPED)
-    network = networks.load(configs.load("sgseg-compact"), SHIPPED / "model.safetensors")
+    network = networks.load(networks.recipe(SHIPPED), SHIPPED / "model.safetensors")
     temperature = read_card(SHIPPED)["calibration"]["temperature"]
     player = TorchRuntime(
         network, artefact.size, artefact.guidance, artefact.identity, temperature=temperature
@@ -803,9 +815,7 @@ def test_shipped_artefact_and_torch_give_the_same_masks() -> None:
 
 def test_report_table_is_what_bert_gives() -> None:
     """The stored constants of the shipped weights, against BERT run now (stored in float16)."""
-    from sgseg.weights import SHIPPED
-
-    encoder = networks.load(configs.load("sgseg-compact"), SHIPPED / "model.safetensors").report_encoder
+    encoder = networks.load(networks.recipe(SHIPPED), SHIPPED / "model.safetensors").report_encoder
     expected = whiten(pretrained.report_embeddings())
     signs = (encoder.embeddings * expected).sum(0).sign()  # an SVD's columns have no sign of their own
     # The last directions are rounding noise of BERT itself, and turn freely within their subspace.
@@ -845,8 +855,14 @@ def test_zones_of_unseen_reports_can_be_read_from_their_embeddings() -> None:
 def test_fine_tuning_starts_from_the_shipped_weights(phantoms: Path) -> None:
     config = configs.load("sgseg-compact-finetune", [f"data.root={phantoms}"])
     network = networks.initial(config)[0]
-    fresh = SGSegCompact().state_dict()
+    fresh = networks.build(config).state_dict()
     assert not torch.equal(network.state_dict()["decoder.head.weight"], fresh["decoder.head.weight"])
+
+
+def test_fine_tuning_names_the_encoder_of_the_shipped_weights() -> None:
+    shipped = networks.recipe(SHIPPED).network.encoder
+    with pytest.raises(ConfigError, match=f"network.encoder={shipped}"):
+        networks.initial(configs.load("sgseg-compact-finetune", ["network.encoder=lite1"]))
 
 
 def test_right_in_the_users_words_is_the_left_of_the_training_image(tmp_path: Path) -> None:

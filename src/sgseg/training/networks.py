@@ -16,6 +16,7 @@ from transformers.utils import logging
 from sgseg.anatomy import Laterality
 from sgseg.errors import ConfigError
 from sgseg.inference.runtime import WEIGHTS as ARTEFACT_WEIGHTS
+from sgseg.inference.runtime import read_card
 from sgseg.models import SGSeg, SGSegCompact
 from sgseg.models.baselines import BASELINES, Baseline, LViT
 from sgseg.models.compact.efficientnet import EfficientNetLite
@@ -59,7 +60,7 @@ def initial(config: Config) -> tuple[AnyNetwork, list[str]]:
         ones were asked for, and how to get those.
 
     Raises:
-        ConfigError: the run or the shipped weights to start from are not there.
+        ConfigError: the run or the shipped weights to start from are not there, or are of another encoder.
         HubError: `hub` names a folder that lacks the encoders.
     """
     if config.init in ("pretrained", "random"):
@@ -73,7 +74,15 @@ def initial(config: Config) -> tuple[AnyNetwork, list[str]]:
         raise ConfigError(
             f"init={config.init}: {weights} is not there; give pretrained, random, shipped or a finished run"
         )
+    encoder = recipe(SHIPPED).network.encoder
+    if config.init == "shipped" and config.network.encoder != encoder:
+        raise ConfigError(f"the shipped weights have another encoder; add network.encoder={encoder}")
     return load(config, weights), []
+
+
+def recipe(artefact: Path) -> Config:
+    """How the network of an artefact was trained, which also says what its parts are."""
+    return Config.model_validate(read_card(artefact)["config"])
 
 
 def state(network: AnyNetwork) -> dict[str, Tensor]:
