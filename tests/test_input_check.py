@@ -26,7 +26,6 @@ from sgseg.weights import SHIPPED
 torch = pytest.importorskip("torch", reason="making an artefact needs torch: pip install 'sgseg[train]'")
 
 from sgseg.export import export, largest_difference  # noqa: E402
-from sgseg.training import config as configs  # noqa: E402
 from sgseg.training import input_check, networks  # noqa: E402
 from sgseg.training.input_check import InputCheck, averages, twin  # noqa: E402
 from sgseg.training.runtime import TorchRuntime  # noqa: E402
@@ -100,7 +99,7 @@ def test_a_phantom_is_near_and_noise_and_text_are_far(predictor: Predictor) -> N
 
 
 def test_the_graph_says_what_the_network_says(artefact: Path) -> None:
-    network = networks.load(configs.load("sgseg-compact"), artefact / "model.safetensors")
+    network = networks.load(networks.recipe(artefact), artefact / "model.safetensors")
     onnx = OnnxRuntime(artefact)
     player = TorchRuntime(network, SIZE, onnx.guidance, onnx.identity)
     squares = np.stack([phantom.draw(3, SIZE).pixels, noise()])
