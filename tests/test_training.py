@@ -780,10 +780,7 @@ def test_an_override_changes_one_place_of_what_yaml_shares(tmp_path: Path) -> No
     ("changes", "message"),
     [
         (["stages.0.objective=zones"], "put it last"),
-        (
-            ["model=unet", "network={}", "stages=[{name: a, epochs: 1, objective: zones}]"],
-            "trains as a whole",
-        ),
+        (["model=unet", "stages=[{name: a, epochs: 1, objective: zones}]"], "trains as a whole"),
         (
             ["stages=[{name: a, epochs: 1, objective: zones, pseudo_label_momentum: 0.9}]"],
             "zones stages learn no masks",
