@@ -20,7 +20,7 @@ import yaml
 torch = pytest.importorskip("torch")
 
 import torch.nn.functional as F  # noqa: E402
-from safetensors.torch import load_file  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 import sgseg  # noqa: E402
@@ -856,10 +856,19 @@ def test_fine_tuning_starts_from_the_shipped_weights(phantoms: Path) -> None:
     assert not torch.equal(network.state_dict()["decoder.head.weight"], fresh["decoder.head.weight"])
 
 
-def test_fine_tuning_names_the_encoder_of_the_shipped_weights() -> None:
+def test_starting_from_weights_of_another_encoder_names_it(tmp_path: Path) -> None:
     shipped = networks.recipe(SHIPPED).network.encoder
-    with pytest.raises(ConfigError, match=f"network.encoder={shipped}"):
+    with pytest.raises(ConfigError, match=f"init=shipped has another encoder; add network.encoder={shipped}"):
         networks.initial(configs.load("sgseg-compact-finetune", ["network.encoder=lite1"]))
+    config = configs.load("sgseg-compact", ["network.encoder=lite1"])
+    (tmp_path / "config.yaml").write_text(config.dump())
+    save_file(networks.state(networks.build(config)), tmp_path / "weights.safetensors")
+    with pytest.raises(ConfigError, match=r"add network.encoder=lite1"):
+        networks.initial(configs.load("sgseg-compact", [f"init={tmp_path}", "network.encoder=lite0"]))
+    continued = configs.load("sgseg-compact", [f"init={tmp_path}", "network.encoder=lite1"])
+    assert (
+        networks.state(networks.initial(continued)[0]).keys() == networks.state(networks.build(config)).keys()
+    )
 
 
 def test_right_in_the_users_words_is_the_left_of_the_training_image(tmp_path: Path) -> None:

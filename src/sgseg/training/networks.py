@@ -24,6 +24,7 @@ from sgseg.models.compact.report_encoder import ReportEncoder, whiten
 from sgseg.models.sgseg.cxr_bert import REPORT_LENGTH, CXRBert, CXRBertConfig
 from sgseg.models.sgseg.rtdetr import hgnetv2_l, resnet50
 from sgseg.reports import all_reports
+from sgseg.training import config as configs
 from sgseg.training import hub
 from sgseg.training.config import Config
 from sgseg.training.pretrained import imagenet_state, minilm, minilm_tokenizer, report_embeddings
@@ -74,9 +75,11 @@ def initial(config: Config) -> tuple[AnyNetwork, list[str]]:
         raise ConfigError(
             f"init={config.init}: {weights} is not there; give pretrained, random, shipped or a finished run"
         )
-    encoder = recipe(SHIPPED).network.encoder
-    if config.init == "shipped" and config.network.encoder != encoder:
-        raise ConfigError(f"the shipped weights have another encoder; add network.encoder={encoder}")
+    origin = recipe(SHIPPED) if config.init == "shipped" else configs.load(weights.with_name("config.yaml"))
+    if config.network.encoder != origin.network.encoder:
+        raise ConfigError(
+            f"init={config.init} has another encoder; add network.encoder={origin.network.encoder}"
+        )
     return load(config, weights), []
 
 
