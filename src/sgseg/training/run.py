@@ -186,7 +186,7 @@ def _trainer(config: Config, stage: Stage, folder: Path, precision: str) -> L.Tr
 def _moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor | int], None]:
     """Exponential moving average whose memory grows to `decay`, so that short runs leave their start.
 
-    It moves all tensors of a kind at once: one by one, on a GPU it took as long as the step itself.
+    It moves all tensors of a kind at once: one by one, a GPU would be waited for at each.
     """
 
     def average(averaged: list[Tensor], current: list[Tensor], n: Tensor | int) -> None:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Variant: TypeAlias = Literal["lite0", "lite1", "lite2"]
-"""Size of the encoder: 3.4, 4.1 or 4.8 million parameters."""
+"""Size of the encoder: 3.0, 3.7 or 4.4 million parameters."""
 
 
 class Stage(NamedTuple):
