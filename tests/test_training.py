@@ -871,6 +871,13 @@ def test_starting_from_weights_of_another_encoder_names_it(tmp_path: Path) -> No
     )
 
 
+def test_a_run_that_cannot_begin_leaves_no_folder(phantoms: Path, tmp_path: Path) -> None:
+    changes = [f"data.root={phantoms}", f"init={tmp_path / 'no-such-run'}"]
+    with pytest.raises(ConfigError, match="is not there"):
+        run.start(configs.load("sgseg-compact", changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_right_in_the_users_words_is_the_left_of_the_training_image(tmp_path: Path) -> None:
     """From a patient-laterality report through the reader to the zones that supervise LERG."""
     from PIL import Image

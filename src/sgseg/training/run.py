@@ -49,15 +49,17 @@ def start(config: Config, folder: Path) -> Path:
         The file of the trained weights.
 
     Raises:
-        ConfigError, DataError: the folder is already there, or the data are not.
+        ConfigError, DataError, HubError: the folder is already there, or the data, or the weights to start
+            from, are not; then no folder is left behind.
     """
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is there already; go on with --resume {folder}, or choose another --out")
     check(config)
+    begun = _begin(config)
     folder.mkdir(parents=True, exist_ok=True)
     with atomic(folder / "config.yaml") as temporary:
         temporary.write_text(config.dump(), encoding="utf-8")
-    return resume(folder)
+    return _train(*begun, config, folder)
 
 
 def resume(folder: Path) -> Path:
@@ -72,6 +74,11 @@ def resume(folder: Path) -> Path:
     if not (folder / "config.yaml").is_file():
         raise ConfigError(f"{folder} is not a run: it has no config.yaml")
     config = configs.load(folder / "config.yaml")
+    return _train(*_begin(config), config, folder)
+
+
+def _begin(config: Config) -> tuple[AnyNetwork, list[str]]:
+    """The network that training starts from, and what to tell the user of it."""
     keep_freed_memory()
     _quiet()
     torch.manual_seed(config.seed)
@@ -80,6 +87,11 @@ def resume(folder: Path) -> Path:
         raise ConfigError(f"{config.model} has no contrastive pre-training; leave its stage out")
     if not config.data.has_judge:
         said.append("valid is trained on: its scores judge nothing, and each stage keeps its last epoch")
+    return network, said
+
+
+def _train(network: AnyNetwork, said: list[str], config: Config, folder: Path) -> Path:
+    """Trains the stages of a run that are not finished yet."""
     for line in said:
         print(f"sgseg: {line}", file=sys.stderr)
     record = _record(folder, config, said)
