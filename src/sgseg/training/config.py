@@ -182,7 +182,7 @@ class Config(Strict):
         seed: of everything random.
         weight_decay: of AdamW, on matrices and kernels.
         ema: decay of the moving average of the weights, which is what is validated and kept.
-        precision: `auto` measures whether bfloat16 is faster here.
+        precision: `auto` measures whether bfloat16 is faster here; of a GPU it asks whether it has it.
     """
 
     model: str

@@ -219,23 +219,27 @@ def _record(folder: Path, config: Config, said: list[str]) -> dict[str, Any]:
         record["commits"] = list(dict.fromkeys([*record["commits"], now]))
         write_json(path, record)
         return record
-    on_gpu = torch.cuda.is_available()
-    bf16 = config.precision == "auto" and (torch.cuda.is_bf16_supported() if on_gpu else bfloat16_pays())
     record = {
         "sgseg": sgseg.__version__,
         "commits": [now],
         "torch": torch.__version__,
         "python": platform.python_version(),
         "machine": platform.machine(),
-        "device": torch.cuda.get_device_name() if on_gpu else "cpu",
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),
-        "precision": ("bf16-mixed" if bf16 else "32-true")
-        if config.precision == "auto"
-        else config.precision,
+        "precision": _precision(config.precision),
         "warnings": said,
     }
     write_json(path, record)
     return record
+
+
+def _precision(asked: str) -> str:
+    """The precision to train in, as Lightning names it."""
+    if asked != "auto":
+        return asked
+    pays = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else bfloat16_pays()
+    return "bf16-mixed" if pays else "32-true"
 
 
 def _quiet() -> None:

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from sgseg.models.baselines.base import Size
 from sgseg.models.baselines.image_only import ImageOnlyCompact
 from sgseg.models.compact import SGSegCompact
-from sgseg.models.compact.efficientnet import channels
 
 
 class ClipCompact(ImageOnlyCompact):
@@ -20,7 +19,7 @@ class ClipCompact(ImageOnlyCompact):
     def __init__(self, size: Size, image_size: int) -> None:
         super().__init__(size, image_size)
         self.reports = SGSegCompact().report_encoder
-        self.project = nn.Linear(channels("lite0")[-1], self.reports.norm.normalized_shape[0])
+        self.project = nn.Linear(self.encoder.channels[-1], self.reports.norm.normalized_shape[0])
 
     def report_encoder(self) -> Tensor:
         """The table of report tokens, (65, L, D), for `align` alone."""

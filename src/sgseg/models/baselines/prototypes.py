@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from sgseg.anatomy import ZONES
 from sgseg.models.baselines.base import ImageOnly, Size
 from sgseg.models.compact import SGSegCompact
-from sgseg.models.compact.efficientnet import channels
 from sgseg.models.layers import Position2d, to_tokens
 
 _TEMPERATURE = 0.1  # of the contrastive loss, which shapes the cosines
@@ -76,9 +75,9 @@ class PrototypeNetwork(ImageOnly):
         compact = SGSegCompact()
         self.encoder, self.decoder, self.reports = compact.encoder, compact.decoder, compact.report_encoder
         dim = self.reports.norm.normalized_shape[0]
-        self.query = nn.Linear(channels("lite0")[-1], dim)
+        self.query = nn.Linear(self.encoder.channels[-1], dim)
         self.bank = PrototypeBank(dim)
-        self.lateral, self.position = nn.Conv2d(channels("lite0")[-1], dim, 1), Position2d(dim)
+        self.lateral, self.position = nn.Conv2d(self.encoder.channels[-1], dim, 1), Position2d(dim)
         self.approximate = nn.TransformerDecoderLayer(
             dim, 4, 2 * dim, dropout=0.0, activation="gelu", batch_first=True
         )

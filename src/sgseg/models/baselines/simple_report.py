@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from sgseg.anatomy import ZONES
 from sgseg.models.baselines.base import Size
 from sgseg.models.compact import SGSegCompact
-from sgseg.models.compact.efficientnet import channels
 
 
 class PlainClassifier(nn.Module):
@@ -32,4 +31,4 @@ class SimpleReport(SGSegCompact):
 
     def __init__(self, size: Size, image_size: int) -> None:
         super().__init__()
-        self.lerg = PlainClassifier(channels("lite0")[-1])  # type: ignore[assignment]  # LERG's contract, not its class
+        self.lerg = PlainClassifier(self.encoder.channels[-1])  # type: ignore[assignment]  # LERG's contract, not its class

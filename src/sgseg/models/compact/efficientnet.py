@@ -161,14 +161,14 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """Image (B, 1, H, W) float32 -> features at strides 4, 8, 16 and 32 with `channels(variant)` channels.
+    """Image (B, 1, H, W) float32 -> features at strides 4, 8, 16 and 32 with `channels` channels.
 
     H and W are multiples of 32. One grey channel stands for the three equal ones of a grey RGB picture.
     """
 
     def __init__(self, variant: Variant = "lite0") -> None:
         super().__init__()
-        self.variant = variant
+        self.variant, self.channels = variant, channels(variant)
         self._conv_stem = _conv(1, _STEM_CHANNELS, 3, 2)
         self._bn0 = _norm(_STEM_CHANNELS)
         blocks: list[nn.Module] = []

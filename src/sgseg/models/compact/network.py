@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from sgseg.models.compact.efficientnet import EfficientNetLite, Variant, channels
+from sgseg.models.compact.efficientnet import EfficientNetLite, Variant
 from sgseg.models.compact.guided_decoder import GuidedDecoder
 from sgseg.models.compact.lerg import CompactLERG
 from sgseg.models.compact.report_encoder import ReportEncoder
@@ -34,9 +34,9 @@ class SGSegCompact(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = EfficientNetLite(encoder)
-        self.lerg = CompactLERG(channels(encoder)[2:])
+        self.lerg = CompactLERG(self.encoder.channels[2:])
         self.report_encoder = ReportEncoder(report_dim, report_tokens)
-        self.decoder = GuidedDecoder(channels(encoder), decoder_dims, report_dim)
+        self.decoder = GuidedDecoder(self.encoder.channels, decoder_dims, report_dim)
 
     def encode(self, images: Tensor) -> Encoded:
         """Looks at the images once; everything that needs no report."""
