@@ -764,6 +764,25 @@ def test_a_zones_stage_trains_a_new_lerg_and_nothing_else(phantoms: Path, tmp_pa
     assert float(rows[1]["train/zone_loss"]) < float(rows[0]["train/zone_loss"])
 
 
+def test_a_stage_can_keep_a_share_of_the_weights_it_began_with(phantoms: Path, tmp_path: Path) -> None:
+    first = "{name: a, size: 64, epochs: 1, batch: 8}"
+    second = "{name: b, size: 64, epochs: 1, batch: 8, start_share: 0.25}"
+    changes = [f"data.root={phantoms}", f"stages=[{first},{second}]", "init=random"]
+    folder = tmp_path / "run"
+    run.start(configs.load("sgseg-compact", changes), folder)
+    weights = load_file(folder / "weights.safetensors")
+    begun, learned = (
+        torch.load(folder / stage / "best.ckpt", weights_only=True)["state_dict"] for stage in ("1-a", "2-b")
+    )
+    for name in ("decoder.head.weight", "lerg.objects", "decoder.up.0.convolve.0.1.running_var"):
+        old, new = begun[f"network.{name}"], learned[f"network.{name}"]
+        assert not torch.equal(old, new)
+        torch.testing.assert_close(weights[name], 0.25 * old + 0.75 * new)
+    before = (folder / "weights.safetensors").read_bytes()
+    run.resume(folder)
+    assert (folder / "weights.safetensors").read_bytes() == before, "mixed again with what it was mixed with"
+
+
 def test_an_override_changes_one_place_of_what_yaml_shares(tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text(
         "model: sgseg-compact\n"
@@ -779,11 +798,15 @@ def test_an_override_changes_one_place_of_what_yaml_shares(tmp_path: Path) -> No
     ("changes", "message"),
     [
         (["stages.0.objective=zones"], "put it last"),
-        (["model=unet", "stages=[{name: a, epochs: 1, objective: zones}]"], "trains as a whole"),
+        (
+            ["model=unet", "network={}", "stages=[{name: a, epochs: 1, objective: zones}]"],
+            "trains as a whole",
+        ),
         (
             ["stages=[{name: a, epochs: 1, objective: zones, pseudo_label_momentum: 0.9}]"],
             "zones stages learn no masks",
         ),
+        (["stages=[{name: a, epochs: 1, objective: zones, start_share: 0.5}]"], "leave out start_share"),
     ],
 )
 def test_zones_stages_stand_where_they_make_sense(changes: list[str], message: str) -> None:

@@ -139,6 +139,9 @@ class Stage(Strict):
             trains the LERG of `sgseg-compact` anew, and nothing else: masks stay as they are.
         patience: epochs without a better score on the validation split after which the stage ends early.
         augmentation: in place of the run's.
+        start_share: share of the weights that the stage began with in what it leaves, a mean of them and of
+            those it learned: what is learned last costs less of what was there (WiSE-FT; Wortsman et al.,
+            CVPR 2022).
         pseudo_label_momentum: where given, images without a mask join in, under labels that the network made
             of them; this share of a label stays as it is each epoch (`training.semi_supervised`).
         language_vision_weight: weight of those images' language-vision loss beside the mask loss.
@@ -157,6 +160,7 @@ class Stage(Strict):
     objective: Literal["segmentation", "contrastive", "zones"] = "segmentation"
     patience: int | None = Field(None, ge=1)
     augmentation: Augmentation | None = None
+    start_share: float = Field(0, ge=0, lt=1)
     pseudo_label_momentum: float | None = Field(None, ge=0, lt=1)
     language_vision_weight: float = Field(0, ge=0)
 
@@ -166,6 +170,12 @@ class Stage(Strict):
             raise ValueError(f"{self.objective} stages learn no masks; leave out pseudo_label_momentum")
         if self.pseudo_label_momentum is None and self.language_vision_weight:
             raise ValueError("language_vision_weight is of images without a mask; add pseudo_label_momentum")
+        return self
+
+    @model_validator(mode="after")
+    def _the_start_can_be_mixed_in(self) -> Stage:
+        if self.start_share and self.objective == "zones":
+            raise ValueError("a zones stage begins with a new LERG, not with weights; leave out start_share")
         return self
 
 

@@ -14,6 +14,7 @@ import platform
 import sys
 import warnings
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -106,9 +107,11 @@ def _train_stage(network: AnyNetwork, config: Config, number: int, run: Path, pr
     """Trains one stage, or takes what it left behind.
 
     Returns:
-        The network that was best on `valid`; the last one, if `valid` is trained on.
+        The network that was best on `valid` (the last one, if `valid` is trained on), mixed with the one that
+        the stage began with where the stage asks for it.
     """
     stage = config.stages[number - 1]
+    begun = deepcopy(network.state_dict()) if stage.start_share else None
     folder = run / f"{number}-{stage.name}"
     last, best, finished = folder / "last.ckpt", folder / "best.ckpt", folder / "finished"
     if not finished.is_file():
@@ -123,12 +126,18 @@ def _train_stage(network: AnyNetwork, config: Config, number: int, run: Path, pr
         finished.touch()
     kept = best if config.data.has_judge else last
     chosen = torch.load(kept, map_location="cpu", weights_only=True)["state_dict"]
-    network.load_state_dict(
-        {k.removeprefix("network."): v for k, v in chosen.items() if k.startswith("network.")}
-    )
+    learned = {k.removeprefix("network."): v for k, v in chosen.items() if k.startswith("network.")}
+    network.load_state_dict(learned if begun is None else _mixed(learned, begun, stage.start_share))
     if stage.objective == "contrastive" and isinstance(network, PrototypeNetwork):
         _fill_bank(network, config, stage)
     return network
+
+
+def _mixed(learned: dict[str, Tensor], begun: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    """The mean of two networks' weights, `share` of it begun's; counters stay learned's."""
+    return {
+        k: v.lerp(begun[k].to(v.device), share) if v.is_floating_point() else v for k, v in learned.items()
+    }
 
 
 def _module(network: AnyNetwork, config: Config, number: int) -> StageModule:
