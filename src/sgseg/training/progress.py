@@ -128,6 +128,7 @@ def draw_curves(metrics: Path) -> None:
                 label = (column if "contrastive" in column else column.split("/")[1]).replace("_", " ")
                 axes.plot(epochs, [float(row[column]) for row in rows], marker=".", label=label)
             axes.set(title=title, xlabel="epoch")
+            axes.xaxis.get_major_locator().set_params(integer=True)
             if axes.lines:
                 axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
         with atomic(metrics.with_name("curves.png")) as temporary:
