@@ -132,6 +132,16 @@ def test_image_and_mask_move_together() -> None:
     assert ((images > 0.5).float() - moved).abs().mean() < 1e-3
 
 
+def test_noise_has_the_deviation_that_is_asked_for() -> None:
+    only = {"rotate": 0, "zoom": 1, "stretch": 1, "shift": 0, "gamma": 1, "blur": 0, "erase": 0, "border": 0}
+    torch.manual_seed(2)
+    _, masks, zones = _batch()
+    for deviation in (0.01, 0.03):
+        augment = Augment(Augmentation(noise=1, noise_deviation=deviation, **only))
+        images, _, _ = augment(torch.full_like(masks, 0.5), masks, zones)
+        assert float((images - 0.5).std()) == pytest.approx(deviation, rel=0.05)
+
+
 def test_augmentation_is_the_seeds() -> None:
     augment, batch = Augment(Augmentation(flip=0.5)), _batch()
     results = []

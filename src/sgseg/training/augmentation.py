@@ -28,7 +28,7 @@ class Augment(nn.Module):
             K.RandomGamma((1 / config.gamma, config.gamma), p=0.7),
             K.RandomGaussianBlur((3, 3), (0.4, 1.2), p=config.blur),
             K.RandomSharpness((1.0, 3.0), p=config.sharpen),
-            K.RandomGaussianNoise(std=0.03, p=config.noise),
+            K.RandomGaussianNoise(std=config.noise_deviation, p=config.noise),
             K.RandomErasing((0.005, 0.04), (0.3, 3.3), value=0.0, p=config.erase / 2),
             K.RandomErasing((0.005, 0.04), (0.3, 3.3), value=1.0, p=config.erase / 2),
         )

@@ -63,6 +63,8 @@ class Augmentation(Strict):
         blur: probability of a slight blur.
         sharpen: probability of edges made harder, as many makers' processing does.
         noise: probability of added noise.
+        noise_deviation: its standard deviation, as a share of the range of greys. Films at 224 pixels have
+            .001 to .007 of their own.
         erase: probability of a rectangle painted over.
         border: probability of a bar painted over one or more edges.
     """
@@ -76,6 +78,7 @@ class Augmentation(Strict):
     blur: float = Field(0.15, ge=0, le=1)
     sharpen: float = Field(0, ge=0, le=1)
     noise: float = Field(0.2, ge=0, le=1)
+    noise_deviation: float = Field(0.03, gt=0, le=0.5)
     erase: float = Field(0.25, ge=0, le=1)
     border: float = Field(0.15, ge=0, le=1)
 
