@@ -199,6 +199,17 @@ def test_several_seeds_give_mean_and_deviation(tmp_path: Path) -> None:
     assert "±" not in _lines(path)["CLIP pre-training, none"]
 
 
+def test_seeds_of_another_recipe_are_not_averaged_in(tmp_path: Path) -> None:
+    bench = _untrained(tmp_path, "cpu")
+    (path,) = reproduce("table2", bench)
+    record = path.with_name("image-only-seed2.json")
+    record.write_text(record.read_text().replace('"epochs": 8', '"epochs": 9'))
+    reproduce("table2", bench)
+    row = _read(path)["rows"][0]
+    assert [each["same_recipe"] for each in row["seeds"]] == [True, True, False]
+    assert row["dice_over_seeds"]["mean"] == pytest.approx(0.75)
+
+
 def test_seeds_that_are_missing_are_told(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         reproduce("table2", _untrained(tmp_path, "cpu", stop_after=6))

@@ -22,8 +22,8 @@ _TITLES = {"table1": "Table 1", "table2": "Table 2"}
 _AVERAGING = (
     "Accuracy, Dice and Jaccard are pooled over all pixels, Dice with its 95 % interval by patient; beside "
     "them the mean Dice over images. They are of the first of the seeds named. Over several seeds: mean ± "
-    "standard deviation (n − 1) of the pooled Dice. Start: whose weights the run began with. The last column "
-    "is the paper's Accuracy / Dice / Jaccard, not measured here."
+    "standard deviation (n − 1) of the pooled Dice of those trained by this version's recipe. Start: whose "
+    "weights the run began with. The last column is the paper's Accuracy / Dice / Jaccard, not measured here."
 )
 _HEADINGS = (
     *("system", "guidance", "parameters", "start", "seeds", "Accuracy", "Dice", "Jaccard"),
@@ -156,7 +156,7 @@ def _row(row: Row, bench: Bench, records: Records, seeds: Sequence[int]) -> dict
     of_run = {seed: record for (name, seed), record in sorted(records.items()) if name == row.run}
     first = next(iter(of_run.values()), None)
     measured = [_measured(record, row.guidance, bench) for record in of_run.values()]
-    dice = [each["pooled"]["dice"]["value"] for each in measured]
+    dice = [each["pooled"]["dice"]["value"] for each in measured if each["same_recipe"]]
     return {
         "system": row.name,
         "run": row.run,
