@@ -123,3 +123,54 @@ def test_painting_over_the_lungs_takes_lesions_away_and_leaves_the_frame() -> No
         assert changed[one.mask].mean() > 0.9
         assert not changed[:, : width // 60].any()
         assert not changed[:, round(0.48 * width) : round(0.52 * width)].any()
+
+
+def test_every_loss_of_the_ideas_prefers_the_true_mask() -> None:
+    torch = pytest.importorskip("torch")
+    ideas = load("ideas")
+    masks = torch.zeros(2, 1, 32, 32)
+    masks[:, :, 8:20, 8:20] = 1
+    losses = {name: idea.stage.loss for name, idea in ideas.IDEAS.items() if hasattr(idea.stage, "loss")}
+    assert {"tversky-recall", "lovasz", "boundary", "focal", "image-dice", "soft-edges"} <= set(losses)
+    for name, loss in losses.items():
+        near, far = (loss(4 * (masks.roll(shift, 3) - 0.5), masks) for shift in (1, 12))
+        assert 0 < loss(4 * (masks - 0.5), masks) < near < far, name
+    recall, precision = losses["tversky-recall"], losses["tversky-precision"]
+    larger, smaller = (torch.full_like(masks, value) for value in (4.0, -4.0))
+    assert recall(smaller, masks) - precision(smaller, masks) > recall(larger, masks) - precision(
+        larger, masks
+    )
+
+
+def test_the_ideas_augmentation_moves_masks_with_their_images() -> None:
+    torch = pytest.importorskip("torch")
+    ideas = load("ideas")
+    torch.manual_seed(0)
+    masks = torch.zeros(8, 1, 64, 64)
+    for i in range(8):
+        masks[i, :, 4 + 3 * i : 24 + 3 * i, 30:50] = 1
+    both = torch.cat([masks, masks], 1)
+    for change in (ideas.bent, ideas.mixup, ideas.cutmix):
+        changed = [change(both) for _ in range(8)]
+        assert any(not torch.equal(one, both) for one in changed), change
+        assert all(((one[:, :1] - one[:, 1:]).abs() > 0.5).float().mean() < 0.01 for one in changed), change
+    assert torch.equal(ideas.cutmix(both)[..., :32], both[..., :32])
+
+
+def test_what_the_ideas_freeze_stays_as_it_was(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from safetensors.torch import load_file
+
+    ideas = load("ideas")
+    phantom.write_dataset(tmp_path / "data", {"train": 4, "valid": 2, "test": 2}, 20_000, 64)
+    small = ["--data", str(tmp_path / "data"), "stages.0.size=64", "stages.0.epochs=1", "init=random"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SGSEG_CACHE", str(tmp_path / "cache"))
+        patch.setattr(ideas.run, "StageModule", ideas.StageModule)
+        for name in ("control", "frozen"):
+            start = ["--start", str(tmp_path / "control")]
+            patch.setattr("sys.argv", ["ideas.py", name, "--out", str(tmp_path / name), *start, *small])
+            ideas.main()
+    before, after = (load_file(tmp_path / name / "weights.safetensors") for name in ("control", "frozen"))
+    assert all(np.array_equal(after[name], tensor) for name, tensor in before.items())
+    assert any(name.startswith("lerg.") for name in after)

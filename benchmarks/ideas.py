@@ -1,0 +1,308 @@
+"""Ideas for a better mask without text that are not part of the library, one command each.
+
+A network of the preset `cpu` (128 pixels, eight epochs) is trained with one thing changed, and its scores on
+`valid` after each epoch are printed: against `control`, which changes nothing, or for ideas about reports and
+zones against `control-guided`. `test` is never looked at. What came of each stands in results/ladder.md.
+
+    python benchmarks/ideas.py lovasz --data QATA --out runs/lovasz
+    python benchmarks/ideas.py frozen --data QATA --out runs/frozen --start runs/control
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import kornia.augmentation as K
+import torch
+import torch.nn.functional as F
+from kornia.enhance import equalize_clahe
+from kornia.filters import gaussian_blur2d
+from kornia.losses import lovasz_hinge_loss
+from monai.losses.boundary_loss import BoundaryLoss
+from monai.losses.dice import DiceCELoss, DiceFocalLoss
+from monai.losses.tversky import TverskyLoss
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from sgseg.anatomy import ZONES
+from sgseg.models import repeat_features
+from sgseg.reports import NO_REPORT
+from sgseg.reproduce.runs import RUNS
+from sgseg.training import config as configs
+from sgseg.training import run
+from sgseg.training.cache import Arrays
+from sgseg.training.config import Config
+from sgseg.training.losses import mask_loss, zone_loss
+from sgseg.training.module import StageModule, choose_reports, zone_index
+from sgseg.training.networks import WEIGHTS, AnyNetwork
+
+Sets = Sequence[tuple[Arrays, int]]
+
+
+class OtherLoss(StageModule):
+    """Another loss of masks: logits and masks (B, 1, H, W) -> scalar."""
+
+    loss: Callable[[Tensor, Tensor], Tensor]
+
+    def _mask_losses(self, logits: Tensor, masks: Tensor) -> dict[str, Tensor]:
+        return {"mask_loss": self.loss(logits, masks)}
+
+
+def minimising(loss: Callable[[Tensor, Tensor], Tensor]) -> type[StageModule]:
+    """A stage with this loss of masks."""
+    return type("OtherLoss", (OtherLoss,), {"loss": staticmethod(loss)})
+
+
+def tversky(false_positives: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """Tversky and cross-entropy; false negatives weigh what false positives leave of 1."""
+    region = TverskyLoss(sigmoid=True, batch=True, alpha=false_positives, beta=1 - false_positives)
+    return lambda logits, masks: region(logits, masks) + F.binary_cross_entropy_with_logits(logits, masks)
+
+
+def lovasz(logits: Tensor, masks: Tensor) -> Tensor:
+    """Lovász hinge (Berman et al., CVPR 2018) of the whole batch as one image, and cross-entropy."""
+    as_one = (x.reshape(1, 1, -1, x.shape[-1]) for x in (logits, masks))
+    hinge: Tensor = lovasz_hinge_loss(next(as_one), next(as_one)[:, 0])
+    return 0.5 * hinge + F.binary_cross_entropy_with_logits(logits, masks)
+
+
+_boundary = BoundaryLoss(sigmoid=True)
+
+
+def boundary(logits: Tensor, masks: Tensor) -> Tensor:
+    """Dice and cross-entropy, and the boundary loss (Kervadec et al., MIDL 2019) in pixels."""
+    return mask_loss(logits, masks) + _boundary(logits, masks) / 32
+
+
+def soft_edges(logits: Tensor, masks: Tensor) -> Tensor:
+    """Dice and cross-entropy against masks with blurred edges, for annotators place them a pixel apart."""
+    return mask_loss(logits, gaussian_blur2d(masks, (7, 7), (1.5, 1.5)))
+
+
+class Augmented(StageModule):
+    """Images and masks together, (B, 2, H, W), changed once more after the recipe's own augmentation."""
+
+    change: Callable[[Tensor], Tensor]
+
+    def __init__(self, network: AnyNetwork, config: Config, number: int, sets: Sets) -> None:
+        super().__init__(network, config, number, sets)
+        self.augment.register_forward_hook(lambda _module, _inputs, output: self._changed(*output))
+
+    @torch.no_grad()
+    def _changed(self, images: Tensor, masks: Tensor, zones: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        images, masks = self.change(torch.cat([images, masks], 1)).split(1, 1)
+        return images, masks, zones
+
+
+def changing(change: Callable[[Tensor], Tensor]) -> type[StageModule]:
+    """A stage with this change."""
+    return type("Augmented", (Augmented,), {"change": staticmethod(change)})
+
+
+_splines = K.RandomThinPlateSpline(scale=0.06, p=0.5)
+
+
+def bent(both: Tensor) -> Tensor:
+    """Half of the images bent by thin-plate splines."""
+    both = _splines(both)
+    return torch.cat([both[:, :1], (both[:, 1:] > 0.5).float()], 1)
+
+
+def mixup(both: Tensor) -> Tensor:
+    """In half of the steps means of two X-rays, and of their masks (Zhang et al., ICLR 2018)."""
+    share = torch.distributions.Beta(0.4, 0.4).sample() * (torch.rand(()) < 0.5)
+    return torch.lerp(both, both[torch.randperm(len(both))], share)
+
+
+def cutmix(both: Tensor) -> Tensor:
+    """In half of the steps another X-ray's right half, which stays where it belongs (after CutMix)."""
+    half = both.shape[-1] // 2
+    other = both[torch.randperm(len(both))] if torch.rand(()) < 0.5 else both
+    return torch.cat([both[..., :half], other[..., half:]], -1)
+
+
+class Equalised(StageModule):
+    """Grey values equalised locally (CLAHE), in training and after it."""
+
+    def _seen(self, images: Tensor) -> Tensor:
+        return super()._seen(equalize_clahe(images, clip_limit=2.0, grid_size=(4, 4)))
+
+
+class SourceTwice(StageModule):
+    """X-rays of the source of `valid` and `test` twice in an epoch, the others once."""
+
+    def __init__(self, network: AnyNetwork, config: Config, number: int, sets: Sets) -> None:
+        arrays = sets[0][0]
+        rows = [i for i, name in enumerate(arrays.names) if name.startswith("sub-")]
+        assert rows, "these are not QaTa-COV19's names"
+        names = [arrays.names[i] for i in rows]
+        again = Arrays(arrays.images[rows], arrays.masks[rows], arrays.zones[rows], names)
+        super().__init__(network, config, number, [*sets, (again, 1)])
+
+
+class DeepSupervision(StageModule):
+    """Masks from the decoder's maps at strides 16 and 8, too, at three tenths of the weight."""
+
+    def __init__(self, network: Any, config: Config, number: int, sets: Sets) -> None:
+        blocks = network.decoder.up[:2]
+        network.side = nn.ModuleList(nn.Conv2d(block.narrow.out_channels, 1, 1) for block in blocks)
+        super().__init__(network, config, number, sets)
+        self.maps: dict[int, Tensor] = {}
+        for i, block in enumerate(blocks):
+            block.register_forward_hook(lambda _block, _inputs, out, i=i: self.maps.update({i: out}))
+
+    def _mask_losses(self, logits: Tensor, masks: Tensor) -> dict[str, Tensor]:
+        sides = [head(self.maps[i]).float() for i, head in enumerate(self.network.side)]
+        sides = [F.interpolate(side, masks.shape[2:], mode="bilinear") for side in sides]
+        losses = [mask_loss(logits, masks), *(0.3 * mask_loss(side, masks) for side in sides)]
+        return {"mask_loss": torch.stack(losses).sum()}
+
+
+class Inpainting(StageModule):
+    """The stage of this name learns no masks, but what hidden patches of an X-ray show."""
+
+    def _segment(self, images: Tensor, masks: Tensor, zones: Tensor) -> dict[str, Tensor]:
+        if self.stage.name != "inpainting":
+            return super()._segment(images, masks, zones)
+        hidden = torch.rand(len(images), 1, images.shape[2] // 16, images.shape[3] // 16) < 0.6
+        hidden = F.interpolate(hidden.float(), images.shape[2:])
+        features = self.network.encode(images * (1 - hidden)).features
+        filled = self._decode(features, torch.full((len(images),), NO_REPORT)).float()
+        return {"mask_loss": ((filled - images) ** 2 * hidden).sum() / hidden.sum()}
+
+    def on_validation_epoch_end(self) -> None:
+        if self.stage.name == "inpainting":  # the last epoch is to be kept
+            self.counts["dice_none"] = torch.tensor([self.current_epoch, 1.0])
+        super().on_validation_epoch_end()
+
+
+class ZonesOnly(StageModule):
+    """Zones are learned, and never guide: do they shape the encoder?"""
+
+    def _segment(self, images: Tensor, masks: Tensor, zones: Tensor) -> dict[str, Tensor]:
+        encoded = self.network.encode(images)
+        logits = self._decode(encoded.features, torch.full((len(images),), NO_REPORT)).float()
+        return {
+            "mask_loss": mask_loss(logits, masks),
+            "zone_loss": zone_loss(encoded.zone_logits.float(), zones),
+        }
+
+
+class Joint(StageModule):
+    """The 64 reports as classes, in which zones depend on each other in pairs, in place of six decisions."""
+
+    def __init__(self, network: Any, config: Config, number: int, sets: Sets) -> None:
+        network.pairs = nn.Parameter(torch.zeros(len(ZONES), len(ZONES)))
+        super().__init__(network, config, number, sets)
+        self.flags = (torch.arange(2 ** len(ZONES))[:, None] >> torch.arange(len(ZONES)) & 1).float()
+
+    def _report_logits(self, zone_logits: Tensor) -> Tensor:
+        """(B, 6) -> (B, 64)."""
+        together = ((self.flags @ self.network.pairs.triu(1)) * self.flags).sum(1)
+        return zone_logits.float() @ self.flags.T + together
+
+    def own_reports(self, zone_logits: Tensor) -> Tensor:
+        return self._report_logits(zone_logits).argmax(1)
+
+    def _segment(self, images: Tensor, masks: Tensor, zones: Tensor) -> dict[str, Tensor]:
+        encoded = self.network.encode(images)
+        own = self.own_reports(encoded.zone_logits.detach())
+        paths = [torch.full_like(own, NO_REPORT), choose_reports(own, zones, self.config.reports)]
+        logits = self._decode(repeat_features(encoded.features, 2), torch.cat(paths)).float()
+        # A third, for six decisions have a mean where this has a sum.
+        zone = F.cross_entropy(self._report_logits(encoded.zone_logits), zone_index(zones)) / 3
+        return {"mask_loss": mask_loss(logits, torch.cat([masks, masks])), "zone_loss": zone}
+
+
+class Frozen(StageModule):
+    """LERG and guidance learned on a finished network without text, whose own mask stays as it is."""
+
+    start: Path | None = None
+
+    def __init__(self, network: Any, config: Config, number: int, sets: Sets) -> None:
+        assert self.start is not None, "frozen needs --start"
+        finished = load_file(self.start / WEIGHTS)
+        unknown = network.load_state_dict(finished, strict=False).unexpected_keys
+        assert not unknown, f"{self.start} is no run of image-only: it has {unknown[0]}"
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(name not in finished)
+        super().__init__(network, config, number, sets)
+
+    def on_train_epoch_start(self) -> None:
+        self.network.eval()  # batch norms keep their statistics
+        for part in (self.network.lerg, self.network.report_encoder, self.network.decoder.guide):
+            part.train()
+
+
+class Idea(NamedTuple):
+    """A run of `sgseg reproduce --preset cpu` with one thing changed: its stages, or its configuration."""
+
+    stage: type[StageModule] = StageModule
+    of: str = "image-only"
+    changes: tuple[str, ...] = ()
+
+
+_RATES = "learning_rate: 1.0e-3, encoder_learning_rate: 5.0e-4"
+
+IDEAS = {
+    "control": Idea(),
+    "control-guided": Idea(of="sgseg"),
+    "tversky-recall": Idea(minimising(tversky(0.3))),
+    "tversky-precision": Idea(minimising(tversky(0.7))),
+    "lovasz": Idea(minimising(lovasz)),
+    "boundary": Idea(minimising(boundary)),
+    "focal": Idea(minimising(DiceFocalLoss(sigmoid=True, batch=True, lambda_focal=4.0))),
+    "image-dice": Idea(minimising(DiceCELoss(sigmoid=True))),
+    "soft-edges": Idea(minimising(soft_edges)),
+    "deep-supervision": Idea(DeepSupervision),
+    "elastic": Idea(changing(bent)),
+    "mixup": Idea(changing(mixup)),
+    "cutmix": Idea(changing(cutmix)),
+    "equalised": Idea(Equalised),
+    "source-twice": Idea(SourceTwice, changes=("stages.0.epochs=5",)),  # as many steps
+    "inpainting": Idea(
+        Inpainting,
+        changes=(
+            f"stages=[{{name: inpainting, size: 128, epochs: 4, {_RATES}}}, "
+            f"{{name: 128px, size: 128, epochs: 8, {_RATES}}}]",
+        ),
+    ),
+    "zones-only": Idea(ZonesOnly, "sgseg"),
+    "joint": Idea(Joint, "sgseg"),
+    "own-reports": Idea(of="sgseg", changes=("reports.true=0.3",)),
+    "frozen": Idea(Frozen, "sgseg", ("reports.unguided=false", "monitor=self")),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("idea", choices=IDEAS)
+    parser.add_argument("--data", type=Path, required=True, help="QaTa-COV19")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run; goes on if it is there")
+    parser.add_argument("--start", type=Path, help="for frozen: the run of image-only to build on")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("changes", nargs="*", help="more changes, as stages.0.epochs=3")
+    arguments = parser.parse_intermixed_args()
+    idea = IDEAS[arguments.idea]
+    Frozen.start = arguments.start
+    run.StageModule = idea.stage  # type: ignore[misc]  # what this file is for: the library has no such stages
+    if (arguments.out / "config.yaml").is_file():
+        run.resume(arguments.out)
+    else:
+        given = (f"data.root={arguments.data}", f"seed={arguments.seed}", *arguments.changes)
+        config = configs.load("reproduce/cpu", [*RUNS[idea.of], *idea.changes, *given])
+        run.start(config, arguments.out)
+    for path in sorted(arguments.out.glob("*/metrics.csv")):
+        rows = list(csv.DictReader(path.open(encoding="utf-8")))
+        names = [name for name in rows[0] if name.startswith("valid/")]
+        print(f"\n{arguments.idea}, {path.parent.name}, valid")
+        for row in rows:
+            print(row["epoch"], *(f"{n.removeprefix('valid/')} {float(row[n]):.4f}" for n in names), sep="  ")
+
+
+if __name__ == "__main__":
+    main()
