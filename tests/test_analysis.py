@@ -18,6 +18,7 @@ from sgseg.data.phantom import write_dataset
 from sgseg.errors import DataError
 from sgseg.evaluation import Counts, Evaluation, Reliability, analyse, choose_finding_threshold
 from sgseg.evaluation.analysis import area_under_curve, keep, rank_correlation
+from sgseg.formats import save_analysis
 from sgseg.reports import Guidance
 
 _PIXELS = 200_000
@@ -123,6 +124,15 @@ def test_an_analysis_divides_the_cases_and_finds_the_worst() -> None:
     assert document["quality"]["rank_correlation"]["value"] == pytest.approx(1)
     worst = document["worst"][0]
     assert (worst["name"], worst["dice"], worst["own_zones"]) == ("sub-2_vp-ap_cr", 0, ["middle left"])
+
+
+def test_the_ranks_of_a_single_image_tell_nothing(tmp_path: Path) -> None:
+    document = analyse([_evaluation([_GOOD], [0.9])])
+    assert document["quality"]["rank_correlation"] is None
+    model = {"name": "m", "version": "1", "sha256": ""}
+    told = {"name": "d", "split": "valid", "cases": 1}
+    page = save_analysis({"model": model, "data": told, "threshold": 0.5, **document}, tmp_path / "out")
+    assert "rank correlation of ?" in page.read_text()
 
 
 def test_without_the_true_report_nothing_is_said_of_it() -> None:

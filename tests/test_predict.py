@@ -407,6 +407,19 @@ def test_evaluate_command(tmp_path: Path) -> None:
     assert Image.open(tmp_path / "evaluation.png").size[0] > 1000
 
 
+@pytest.mark.parametrize(("splits", "told"), [(["train"], False), (["train", "valid"], True)])
+def test_evaluate_tells_that_a_split_was_trained_on(tmp_path: Path, splits: list[str], told: bool) -> None:
+    write_dataset(tmp_path / "data", {"valid": 1}, 600)
+    shutil.copytree(SHIPPED, tmp_path / "model")
+    card = json.loads((tmp_path / "model" / "model.json").read_text())
+    card["config"]["data"]["splits"] = splits
+    (tmp_path / "model" / "model.json").write_text(json.dumps(card))
+    for command in (["evaluate"], ["analyse", "--out", "analysis"]):
+        done = sgseg_command(*command, "--data", "data", "--model", "model", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert ("was trained on a split valid" in done.stderr) is told
+
+
 def test_demo_command(tmp_path: Path) -> None:
     done = sgseg_command("demo", "--out", str(tmp_path / "demo"))
     assert done.returncode == 0, done.stderr
@@ -414,7 +427,7 @@ def test_demo_command(tmp_path: Path) -> None:
 
 
 def test_shipped_weights_on_real_xrays(predictor: Predictor, qata_root: Path) -> None:
-    """A slice of `valid`, spread over it; the full split is in the card."""
+    """A slice of `valid`, spread over it, which they may have seen; their scores are in the card."""
     cases = read_cases(qata_root, "valid")[::30]
     none, text = examine(predictor, cases, [Guidance.NONE, Guidance.TEXT])
     assert pooled(none.counts).dice > 0.75

@@ -117,6 +117,7 @@ def evaluate(
     if predictions is None:
         predictor = _predictor(run, model, threshold)
         cases = read_cases(data, split)[:limit]
+        _tell_if_seen(predictor, split)
         examined = _examine(predictor, cases, guidance)
     else:
         _refuse_beside_predictions(run, model, guidance, threshold)
@@ -160,6 +161,7 @@ def analyse(
 
     predictor = _predictor(run, model, threshold)
     cases = read_cases(data, split)
+    _tell_if_seen(predictor, split)
     healthy = [] if negatives is None else read_cases(negatives, split)
     own = predictor.runtime.guidance
     possible = [g for g in _possible(predictor, cases) if g is not own]
@@ -483,6 +485,16 @@ def _predictor(run: Path | None, model: Path | None, threshold: float) -> Predic
     from sgseg.inference import Predictor
 
     return Predictor(TorchRuntime.of_run(run), threshold)
+
+
+def _tell_if_seen(predictor: Predictor, split: str) -> None:
+    runtime = predictor.runtime
+    if split in runtime.trained_on:
+        name, version, _ = runtime.identity
+        _say(
+            f"sgseg: {name} {version} was trained on a split {split}; if it was this one, its scores say "
+            "nothing of other X-rays"
+        )
 
 
 def _possible(predictor: Predictor, cases: list[Case]) -> list[Guidance]:

@@ -180,11 +180,12 @@ def _quality(evaluation: Evaluation) -> dict[str, Any]:
     """How well the Dice that the model expects goes with the real one, and what rejecting buys."""
     dice = per_image_dice(evaluation.counts)
     value = rank_correlation(evaluation.quality, dice)
-    low, high = (
-        (value, value) if np.isnan(value) else np.nanquantile(_draws(evaluation, dice), [0.025, 0.975])
-    )
+    correlation = None  # of a single image, or of images all alike
+    if not np.isnan(value):
+        low, high = np.nanquantile(_draws(evaluation, dice), [0.025, 0.975])
+        correlation = {"value": value, "low": float(low), "high": float(high)}
     return {
-        "rank_correlation": {"value": value, "low": float(low), "high": float(high)},
+        "rank_correlation": correlation,
         "mean_expected_dice": float(evaluation.quality.mean()),
         "mean_absolute_error": float(np.abs(evaluation.quality - dice).mean()),
         "kept": [keep(evaluation, coverage)._asdict() for coverage in _COVERAGES],

@@ -96,10 +96,12 @@ def _calibration(calibration: Mapping[str, Any]) -> str:
 
 
 def _quality(quality: Mapping[str, Any]) -> str:
+    correlation = quality["rank_correlation"]
     text = (
         f"<p>The Dice that the model expects of its masks and the real one have a rank correlation of "
-        f"{_range(quality['rank_correlation'])}; they differ by {quality['mean_absolute_error']:.3f} on "
-        "average. If the images of which it expects least go to a person:</p>"
+        f"{'?' if correlation is None else _range(correlation)}; they differ by "
+        f"{quality['mean_absolute_error']:.3f} on average. If the images of which it expects least "
+        "go to a person:</p>"
     )
     kept = quality["kept"]
     rows = [

@@ -64,6 +64,7 @@ class Runtime(Protocol):
         guidance: that was best on the validation split, without text where the model writes reports.
         writes_reports: whether it reads zones from the image; without, its zone probabilities are NaN.
         finding_threshold: the likeliest zone's probability above which an image is said to have a finding.
+        trained_on: splits of its data set that it was trained on, whose scores say nothing of other images.
     """
 
     identity: Identity
@@ -71,6 +72,7 @@ class Runtime(Protocol):
     guidance: Guidance
     writes_reports: bool
     finding_threshold: float
+    trained_on: frozenset[str]
 
     def encode(self, images: NDArray[np.uint8]) -> Encoded:
         """Looks at images, (B, size, size) uint8 as `imaging.fit` gives them."""
@@ -115,6 +117,7 @@ class OnnxRuntime:
         self.writes_reports = bool(card.get("writes_reports", True))
         # Weights up to 0.3.0 have none.
         self.finding_threshold = float(card.get("finding", {}).get("threshold", FINDING_THRESHOLD))
+        self.trained_on = frozenset(card.get("config", {}).get("data", {}).get("splits", ["train"]))
         self._limit = np.float32(card.get("input_check", {}).get("limit", np.inf))
         self._outputs = [node.name for node in self._encode.get_outputs()]
         self._features = [node.name for node in self._decode.get_inputs() if node.name in self._outputs]

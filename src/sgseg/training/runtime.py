@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +34,19 @@ class TorchRuntime:
         identity: Identity,
         transposed: bool = False,
         temperature: float = 1.0,
+        trained_on: Collection[str] = (),
     ) -> None:
         """
         Args:
             network: is put into evaluation mode.
-            size, guidance, identity: as in `Runtime`.
+            size, guidance, identity, trained_on: as in `Runtime`.
             transposed: whether its weights know images with rows and columns swapped.
             temperature: by which the logits of masks are divided, as in an artefact.
         """
         self.network = network.eval()
         self.size, self.guidance, self.identity = size, guidance, identity
         self.writes_reports, self.finding_threshold = network.writes_reports, FINDING_THRESHOLD
+        self.trained_on = frozenset(trained_on)
         self._transposed, self._temperature = transposed, temperature
         with torch.inference_mode():
             self._table = network.report_encoder()
@@ -66,6 +69,7 @@ class TorchRuntime:
             Guidance(config.monitor),
             identity,
             config.network.transposed,
+            trained_on=config.data.splits,
         )
 
     @torch.inference_mode()
