@@ -365,8 +365,10 @@ def test_shipped_weights_fit_the_card() -> None:
     assert sum(f.stat().st_size for f in SHIPPED.iterdir()) < 16 * 2**20
     card = json.loads((SHIPPED / "model.json").read_text())
     assert card["parameters"] <= 7_500_000
-    best = max(card["valid_pooled_dice"], key=card["valid_pooled_dice"].get)
-    assert card["guidance"] == best
+    judged = "valid" not in card["config"]["data"]["splits"]
+    assert judged or {"name", "version", "sha256"} <= card["choices"].keys()
+    if judged:
+        assert card["guidance"] == max(card["valid_pooled_dice"], key=card["valid_pooled_dice"].get)
     assert "Not for clinical use" in (SHIPPED / "MODEL_CARD.md").read_text()
 
 

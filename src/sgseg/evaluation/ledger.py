@@ -22,7 +22,7 @@ def append_to_ledger(path: Path, evaluations: Sequence[Evaluation], model: Ident
     """Adds a line for each evaluation: when, which commit and weights, which guidance, what came out."""
     is_new = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator="\n")
         if is_new:
             writer.writerow(_COLUMNS)
         for evaluation in evaluations:
