@@ -29,15 +29,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sgseg.anatomy import ZONES
-from sgseg.models import repeat_features
 from sgseg.reports import NO_REPORT
 from sgseg.reproduce.runs import RUNS
 from sgseg.training import config as configs
 from sgseg.training import run
 from sgseg.training.cache import Arrays
 from sgseg.training.config import Config
-from sgseg.training.losses import mask_loss, zone_loss
-from sgseg.training.module import StageModule, choose_reports, zone_index
+from sgseg.training.losses import mask_loss
+from sgseg.training.module import StageModule, zone_index
 from sgseg.training.networks import WEIGHTS, AnyNetwork
 
 Sets = Sequence[tuple[Arrays, int]]
@@ -183,13 +182,9 @@ class Inpainting(StageModule):
 class ZonesOnly(StageModule):
     """Zones are learned, and never guide: do they shape the encoder?"""
 
-    def _segment(self, images: Tensor, masks: Tensor, zones: Tensor) -> dict[str, Tensor]:
-        encoded = self.network.encode(images)
-        logits = self._decode(encoded.features, torch.full((len(images),), NO_REPORT)).float()
-        return {
-            "mask_loss": mask_loss(logits, masks),
-            "zone_loss": zone_loss(encoded.zone_logits.float(), zones),
-        }
+    def __init__(self, network: Any, config: Config, number: int, sets: Sets) -> None:
+        network.reads_reports = False
+        super().__init__(network, config, number, sets)
 
 
 class Joint(StageModule):
@@ -208,14 +203,9 @@ class Joint(StageModule):
     def own_reports(self, zone_logits: Tensor) -> Tensor:
         return self._report_logits(zone_logits).argmax(1)
 
-    def _segment(self, images: Tensor, masks: Tensor, zones: Tensor) -> dict[str, Tensor]:
-        encoded = self.network.encode(images)
-        own = self.own_reports(encoded.zone_logits.detach())
-        paths = [torch.full_like(own, NO_REPORT), choose_reports(own, zones, self.config.reports)]
-        logits = self._decode(repeat_features(encoded.features, 2), torch.cat(paths)).float()
+    def _zone_loss(self, logits: Tensor, zones: Tensor) -> Tensor:
         # A third, for six decisions have a mean where this has a sum.
-        zone = F.cross_entropy(self._report_logits(encoded.zone_logits), zone_index(zones)) / 3
-        return {"mask_loss": mask_loss(logits, torch.cat([masks, masks])), "zone_loss": zone}
+        return F.cross_entropy(self._report_logits(logits), zone_index(zones)) / 3
 
 
 class Frozen(StageModule):

@@ -136,10 +136,8 @@ def test_every_loss_of_the_ideas_prefers_the_true_mask() -> None:
         near, far = (loss(4 * (masks.roll(shift, 3) - 0.5), masks) for shift in (1, 12))
         assert 0 < loss(4 * (masks - 0.5), masks) < near < far, name
     recall, precision = losses["tversky-recall"], losses["tversky-precision"]
-    larger, smaller = (torch.full_like(masks, value) for value in (4.0, -4.0))
-    assert recall(smaller, masks) - precision(smaller, masks) > recall(larger, masks) - precision(
-        larger, masks
-    )
+    more, less = (torch.full_like(masks, value) for value in (4.0, -4.0))
+    assert recall(less, masks) - precision(less, masks) > recall(more, masks) - precision(more, masks)
 
 
 def test_the_ideas_augmentation_moves_masks_with_their_images() -> None:

@@ -117,6 +117,7 @@ class OnnxRuntime:
         self.writes_reports = bool(card.get("writes_reports", True))
         # Weights up to 0.3.0 have none.
         self.finding_threshold = float(card.get("finding", {}).get("threshold", FINDING_THRESHOLD))
+        # Weights up to 0.3.1 do not say; they have seen `train` alone.
         self.trained_on = frozenset(card.get("config", {}).get("data", {}).get("splits", ["train"]))
         self._limit = np.float32(card.get("input_check", {}).get("limit", np.inf))
         self._outputs = [node.name for node in self._encode.get_outputs()]

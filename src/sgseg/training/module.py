@@ -143,7 +143,7 @@ class StageModule(L.LightningModule):
             targets[0] = distilled(masks, logits[len(own) :], told, share)
         losses = self._mask_losses(logits, torch.cat(targets))
         if self.network.writes_reports:
-            losses["zone_loss"] = zone_loss(encoded.zone_logits.float(), zones)
+            losses["zone_loss"] = self._zone_loss(encoded.zone_logits.float(), zones)
         return losses
 
     def own_reports(self, zone_logits: Tensor) -> Tensor:
@@ -153,6 +153,9 @@ class StageModule(L.LightningModule):
 
     def _mask_losses(self, logits: Tensor, masks: Tensor) -> dict[str, Tensor]:
         return {"mask_loss": mask_loss(logits, masks)}
+
+    def _zone_loss(self, logits: Tensor, zones: Tensor) -> Tensor:
+        return zone_loss(logits, zones)
 
     def _align(self, images: Tensor, zones: Tensor) -> Tensor:
         """Contrastive loss of the images whose report is known."""
