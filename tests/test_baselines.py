@@ -9,6 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from monai.networks.nets.basic_unet import UpCat  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from torch import nn  # noqa: E402
 
@@ -199,6 +200,17 @@ def test_sizes(name: str) -> None:
     assert tuple(sum(p.numel() for p in network.parameters()) for network in built) == PARAMETERS[name]
     trained = sum(p.numel() for p in built[1].parameters() if p.requires_grad)
     assert 1.9e6 < trained < 6e6
+
+
+@pytest.mark.parametrize("name", ["unet", "unetpp", "transunet", "unet-imagenet", "unetpp-imagenet"])
+def test_upsampling_stays_in_bfloat16(name: str) -> None:
+    network, seen = build(name, "cpu", SIDE), []
+    for module in network.modules():
+        if isinstance(module, UpCat):
+            module.convs.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        network.encode(noise(1))
+    assert seen and set(seen) == {torch.bfloat16}
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:

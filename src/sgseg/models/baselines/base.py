@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
+from monai.networks.nets.basic_unet import UpCat
 from torch import Tensor, nn
 
 from sgseg.anatomy import N_ZONESETS, ZONES
@@ -19,6 +20,16 @@ Size: TypeAlias = Literal["paper", "cpu"]
 
 CONVOLUTIONS: dict[str, Any] = {"act": ("relu", {"inplace": True}), "norm": "batch", "bias": False}
 """Of MONAI's U-Net blocks: batch norm and ReLU after each convolution."""
+
+
+def spare_padding(network: nn.Module) -> None:
+    """Lets MONAI's upsampling no longer pad for odd sizes, which H and W, multiples of 32, never have.
+
+    Padding by nothing would still turn bfloat16 into float32, and all that is concatenated with it.
+    """
+    for module in network.modules():
+        if isinstance(module, UpCat):
+            module.is_pad = False
 
 
 class ImageOnly(nn.Module, ABC):

@@ -13,7 +13,7 @@ from monai.networks.nets.attentionunet import AttentionBlock
 from monai.networks.nets.basic_unet import UpCat
 from torch import Tensor, nn
 
-from sgseg.models.baselines.base import CONVOLUTIONS, ImageOnly, Size
+from sgseg.models.baselines.base import CONVOLUTIONS, ImageOnly, Size, spare_padding
 from sgseg.models.compact.efficientnet import EfficientNetLite, channels
 
 _CHANNELS = channels("lite0")
@@ -97,6 +97,7 @@ class OnImageNet(ImageOnly):
         steps = zip((_WIDTHS[0], *_FULL), _FULL, strict=False)
         self.full = nn.ModuleList(UpCat(2, i, 0, o, **CONVOLUTIONS) for i, o in steps)
         self.head = nn.Conv2d(_FULL[-1], 1, 1)
+        spare_padding(self)
 
     def segment(self, images: Tensor) -> Tensor:
         x = self.decoder(self.encoder(images))

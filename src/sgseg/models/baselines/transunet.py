@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import BitConfig, BitModel, ViTConfig
 from transformers.models.vit.modeling_vit import ViTLayer
 
-from sgseg.models.baselines.base import CONVOLUTIONS, ImageOnly, LearnedPosition, Size
+from sgseg.models.baselines.base import CONVOLUTIONS, ImageOnly, LearnedPosition, Size, spare_padding
 from sgseg.models.layers import ConvNormAct, to_map, to_tokens
 
 _STRIDE = 16
@@ -71,6 +71,7 @@ class TransUNet(ImageOnly):
             for i, s, o in zip(parts.decoder, skips, parts.decoder[1:], strict=False)
         )
         self.head = nn.Conv2d(parts.decoder[-1], 1, 3, padding=1)
+        spare_padding(self)
 
     def segment(self, images: Tensor) -> Tensor:
         *skips, coarsest = self._convolve(images)

@@ -7,7 +7,7 @@ from typing import ClassVar
 from monai.networks.nets.basic_unet import BasicUNet
 from torch import Tensor
 
-from sgseg.models.baselines.base import CONVOLUTIONS, ImageOnly, Size
+from sgseg.models.baselines.base import CONVOLUTIONS, ImageOnly, Size, spare_padding
 
 
 class UNet(ImageOnly):
@@ -26,6 +26,7 @@ class UNet(ImageOnly):
         """
         super().__init__()
         self.net = BasicUNet(2, 1, 1, self.WIDTHS[size], **CONVOLUTIONS)
+        spare_padding(self)
 
     def segment(self, images: Tensor) -> Tensor:
         logits: Tensor = self.net(images)

@@ -8,7 +8,7 @@ import torch
 from monai.networks.nets.basic_unetplusplus import BasicUNetPlusPlus
 from torch import Tensor
 
-from sgseg.models.baselines.base import CONVOLUTIONS, ImageOnly, Size
+from sgseg.models.baselines.base import CONVOLUTIONS, ImageOnly, Size, spare_padding
 
 
 class UNetPlusPlus(ImageOnly):
@@ -31,6 +31,7 @@ class UNetPlusPlus(ImageOnly):
         """
         super().__init__()
         self.net = BasicUNetPlusPlus(2, 1, 1, self.WIDTHS[size], deep_supervision=True, **CONVOLUTIONS)
+        spare_padding(self)
 
     def segment(self, images: Tensor) -> Tensor:
         return torch.stack(self.net(images)).mean(0)
