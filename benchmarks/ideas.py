@@ -29,6 +29,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sgseg.anatomy import ZONES
+from sgseg.models.compact.efficientnet import EfficientNetLite
+from sgseg.models.interface import Encoded
 from sgseg.reports import NO_REPORT
 from sgseg.reproduce.runs import RUNS
 from sgseg.training import config as configs
@@ -187,6 +189,22 @@ class ZonesOnly(StageModule):
         super().__init__(network, config, number, sets)
 
 
+class OwnEncoder(StageModule):
+    """LERG reads an encoder of its own, as the paper's does, and may see what the decoder does not."""
+
+    def __init__(self, network: Any, config: Config, number: int, sets: Sets) -> None:
+        network.own = EfficientNetLite(network.encoder.variant)
+        network.own.load_state_dict(network.encoder.state_dict())
+        network.PRETRAINED = (*network.PRETRAINED, "own.")
+        network.encode = self._encode
+        super().__init__(network, config, number, sets)
+
+    def _encode(self, images: Tensor) -> Encoded:
+        network: Any = self.network
+        *_, fine, coarse = network.own(images)
+        return Encoded(network.decoder.project(network.encoder(images)), network.lerg(fine, coarse))
+
+
 class Joint(StageModule):
     """The 64 reports as classes, in which zones depend on each other in pairs, in place of six decisions."""
 
@@ -261,7 +279,9 @@ IDEAS = {
             f"{{name: 128px, size: 128, epochs: 8, {_RATES}}}]",
         ),
     ),
+    "lite1": Idea(of="sgseg", changes=("network.encoder=lite1",)),
     "zones-only": Idea(ZonesOnly, "sgseg"),
+    "own-encoder": Idea(OwnEncoder, "sgseg"),
     "joint": Idea(Joint, "sgseg"),
     "own-reports": Idea(of="sgseg", changes=("reports.true=0.3",)),
     "frozen": Idea(Frozen, "sgseg", ("reports.unguided=false", "monitor=self")),

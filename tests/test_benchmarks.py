@@ -155,7 +155,7 @@ def test_the_ideas_augmentation_moves_masks_with_their_images() -> None:
     assert torch.equal(ideas.cutmix(both)[..., :32], both[..., :32])
 
 
-def test_what_the_ideas_freeze_stays_as_it_was(tmp_path: Path) -> None:
+def test_what_the_ideas_freeze_stays_and_what_they_part_goes_apart(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     from safetensors.torch import load_file
 
@@ -165,10 +165,14 @@ def test_what_the_ideas_freeze_stays_as_it_was(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SGSEG_CACHE", str(tmp_path / "cache"))
         patch.setattr(ideas.run, "StageModule", ideas.StageModule)
-        for name in ("control", "frozen"):
+        for name in ("control", "frozen", "own-encoder"):
             start = ["--start", str(tmp_path / "control")]
             patch.setattr("sys.argv", ["ideas.py", name, "--out", str(tmp_path / name), *start, *small])
             ideas.main()
-    before, after = (load_file(tmp_path / name / "weights.safetensors") for name in ("control", "frozen"))
+    before, after, apart = (
+        load_file(tmp_path / name / "weights.safetensors") for name in ("control", "frozen", "own-encoder")
+    )
     assert all(np.array_equal(after[name], tensor) for name, tensor in before.items())
     assert any(name.startswith("lerg.") for name in after)
+    stems = [apart[f"{encoder}._conv_stem.weight"] for encoder in ("encoder", "own")]
+    assert not np.array_equal(*stems), "each encoder learns its own task"
