@@ -25,11 +25,14 @@ from kornia.losses import lovasz_hinge_loss
 from monai.losses.boundary_loss import BoundaryLoss
 from monai.losses.dice import DiceCELoss, DiceFocalLoss
 from monai.losses.tversky import TverskyLoss
+from monai.networks.nets.basic_unet import UpCat
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sgseg.anatomy import ZONES
+from sgseg.models.baselines.base import CONVOLUTIONS
 from sgseg.models.compact.efficientnet import EfficientNetLite
+from sgseg.models.compact.guided_decoder import SUBPIXEL
 from sgseg.models.interface import Encoded
 from sgseg.reports import NO_REPORT
 from sgseg.reproduce.runs import RUNS
@@ -163,6 +166,36 @@ class DeepSupervision(StageModule):
         return {"mask_loss": torch.stack(losses).sum()}
 
 
+class ToFullResolution(nn.Module):
+    """Features at stride 4 -> logits at stride 1, packed as the decoder unpacks them."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.up = nn.ModuleList(UpCat(2, i, 0, o, **CONVOLUTIONS) for i, o in ((inputs, 32), (32, 16)))
+        self.out = nn.Conv2d(16, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for up in self.up:
+            x = up(x, None)
+        return F.pixel_unshuffle(self.out(x), SUBPIXEL)
+
+
+class FullResolution(StageModule):
+    """The decoder convolves at strides 2 and 1, too, in place of one convolution for 4 × 4 pixels at once."""
+
+    def __init__(self, network: Any, config: Config, number: int, sets: Sets) -> None:
+        network.decoder.head = ToFullResolution(network.decoder.head.in_channels)
+        super().__init__(network, config, number, sets)
+
+
+class WithoutAttention(StageModule):
+    """The decoder's image tokens do not attend to each other."""
+
+    def __init__(self, network: Any, config: Config, number: int, sets: Sets) -> None:
+        network.decoder.bridge = network.decoder.attend = nn.Identity()
+        super().__init__(network, config, number, sets)
+
+
 class Inpainting(StageModule):
     """The stage of this name learns no masks, but what hidden patches of an X-ray show."""
 
@@ -267,6 +300,9 @@ IDEAS = {
     "image-dice": Idea(minimising(DiceCELoss(sigmoid=True))),
     "soft-edges": Idea(minimising(soft_edges)),
     "deep-supervision": Idea(DeepSupervision),
+    "unet-decoder": Idea(of="unet-imagenet"),
+    "full-resolution": Idea(FullResolution),
+    "without-attention": Idea(WithoutAttention),
     "elastic": Idea(changing(bent)),
     "mixup": Idea(changing(mixup)),
     "cutmix": Idea(changing(cutmix)),
