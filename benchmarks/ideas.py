@@ -30,9 +30,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sgseg.anatomy import ZONES
-from sgseg.models.baselines.base import CONVOLUTIONS
+from sgseg.models.baselines.base import CONVOLUTIONS, spare_padding
 from sgseg.models.compact.efficientnet import EfficientNetLite
-from sgseg.models.compact.guided_decoder import SUBPIXEL
+from sgseg.models.compact.guided_decoder import SUBPIXEL, ReportGuidance
 from sgseg.models.interface import Encoded
 from sgseg.reports import NO_REPORT
 from sgseg.reproduce.runs import RUNS
@@ -188,6 +188,37 @@ class FullResolution(StageModule):
         super().__init__(network, config, number, sets)
 
 
+class GuidedUNet(nn.Module):
+    """`baselines.pretrained_encoder`'s U-Net down to stride 1, guided as the compact decoder is."""
+
+    def __init__(self, channels: Sequence[int], dims: Sequence[int], report_dim: int, heads: int = 4) -> None:
+        super().__init__()
+        inputs = (channels[3], *reversed(dims[1:]))
+        self.guide = nn.ModuleList(ReportGuidance(i, report_dim, heads) for i in inputs)
+        steps = zip(inputs, reversed(channels[:3]), reversed(dims), strict=True)
+        self.up = nn.ModuleList(UpCat(2, i, s, o, **CONVOLUTIONS) for i, s, o in steps)
+        self.to_full = ToFullResolution(dims[0])
+        spare_padding(self)
+
+    def project(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        return tuple(features)
+
+    def forward(self, features: Sequence[Tensor], report: Tensor, present: Tensor) -> Tensor:
+        *skips, x = features
+        for guide, up, skip in zip(self.guide, self.up, reversed(skips), strict=True):
+            x = up(guide(x, report, present), skip)
+        return F.pixel_shuffle(self.to_full(x), SUBPIXEL)
+
+
+class UNetGuided(StageModule):
+    """The compact network with U-Net's decoder."""
+
+    def __init__(self, network: Any, config: Config, number: int, sets: Sets) -> None:
+        report_dim = network.report_encoder.norm.normalized_shape[0]
+        network.decoder = GuidedUNet(network.encoder.channels, (64, 128, 256), report_dim)
+        super().__init__(network, config, number, sets)
+
+
 class WithoutAttention(StageModule):
     """The decoder's image tokens do not attend to each other."""
 
@@ -301,6 +332,7 @@ IDEAS = {
     "soft-edges": Idea(minimising(soft_edges)),
     "deep-supervision": Idea(DeepSupervision),
     "unet-decoder": Idea(of="unet-imagenet"),
+    "unet-guided": Idea(UNetGuided, "sgseg"),
     "full-resolution": Idea(FullResolution),
     "without-attention": Idea(WithoutAttention),
     "elastic": Idea(changing(bent)),
