@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from sgseg.anatomy import ZONES
 from sgseg.models.baselines.base import CONVOLUTIONS, spare_padding
+from sgseg.models.baselines.pretrained_encoder import UNetDecoder
 from sgseg.models.compact.efficientnet import EfficientNetLite
 from sgseg.models.compact.guided_decoder import SUBPIXEL, ReportGuidance
 from sgseg.models.interface import Encoded
@@ -191,13 +192,12 @@ class FullResolution(StageModule):
 class GuidedUNet(nn.Module):
     """`baselines.pretrained_encoder`'s U-Net down to stride 1, guided as the compact decoder is."""
 
-    def __init__(self, channels: Sequence[int], dims: Sequence[int], report_dim: int, heads: int = 4) -> None:
+    def __init__(self, report_dim: int, heads: int = 4) -> None:
         super().__init__()
-        inputs = (channels[3], *reversed(dims[1:]))
+        self.up = UNetDecoder(gated=False).up
+        inputs = [up.upsample.deconv.in_channels for up in self.up]
         self.guide = nn.ModuleList(ReportGuidance(i, report_dim, heads) for i in inputs)
-        steps = zip(inputs, reversed(channels[:3]), reversed(dims), strict=True)
-        self.up = nn.ModuleList(UpCat(2, i, s, o, **CONVOLUTIONS) for i, s, o in steps)
-        self.to_full = ToFullResolution(dims[0])
+        self.to_full = ToFullResolution(inputs[-1] // 2)
         spare_padding(self)
 
     def project(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -215,7 +215,7 @@ class UNetGuided(StageModule):
 
     def __init__(self, network: Any, config: Config, number: int, sets: Sets) -> None:
         report_dim = network.report_encoder.norm.normalized_shape[0]
-        network.decoder = GuidedUNet(network.encoder.channels, (64, 128, 256), report_dim)
+        network.decoder = GuidedUNet(report_dim)
         super().__init__(network, config, number, sets)
 
 
