@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,19 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 import sgseg
+from sgseg.anatomy import Laterality, Level, Side, Zone, ZoneSet
 from sgseg.batch import find_images, predict_files
-from sgseg.data import phantom
+from sgseg.data import phantom, read_cases
+from sgseg.data.audit import audit, list_cases
 from sgseg.errors import ImageError, MissingExtraError, NotApplicableError, SGSegError
+from sgseg.evaluation import sheet_row
+from sgseg.evaluation.masks import examine_masks, find_masks, picture_of_masks
 from sgseg.formats import overlay
 from sgseg.imaging import ChestXray, Hanging, fit, fit_mask, read, restore
 from sgseg.imaging.applicability import CHROMA, colours_against
 from sgseg.imaging.geometry import Box
 from sgseg.inference import Predictor
-from sgseg.reports import Guidance
+from sgseg.reports import Guidance, write
 
 pydicom = pytest.importorskip("pydicom")
 from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
@@ -308,6 +313,55 @@ def test_overlay_hangs_the_standard_way(tmp_path: Path, predictor: Predictor) ->
     assert first["hanging"] == {"transpose": False, "upside_down": False, "mirror": False}
     assert second["hanging"]["mirror"]
     assert first["zone_probabilities"] == second["zone_probabilities"]
+
+
+def table(folder: Path, orientation: tuple[str, str], view: str = "PA") -> Path:
+    """A data set of four synthetic X-rays of one lung each, stored as `orientation` says."""
+    folder.mkdir()
+    lines = ["split,image,mask,report"]
+    for seed, side in enumerate((Side.IMAGE_LEFT, Side.IMAGE_RIGHT) * 2):
+        drawn = phantom.draw(seed, 96, ZoneSet.of([Zone(side, Level.LOWER)]))
+        pixels, lesion = (np.ascontiguousarray(STORED[orientation](a)) for a in (drawn.pixels, drawn.mask))
+        saved(folder / f"{seed}.dcm", pixels, PatientOrientation=list(orientation), ViewPosition=view)
+        Image.fromarray(lesion.astype(np.uint8) * 255).save(folder / f"{seed}.png")
+        lines.append(f'test,{seed}.dcm,{seed}.png,"{write(drawn.zones, Laterality.PATIENT)}"')
+    (folder / "cases.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_audit_hangs_the_standard_way(tmp_path: Path, orientation: tuple[str, str]) -> None:
+    audited = audit(list_cases(table(tmp_path / "stored", orientation)))
+    assert audited.document()["sides"] == {"agree": 4, "contradict": 0}
+    assert not any(audited.findings.values())
+
+
+def test_audit_reads_what_training_reads(tmp_path: Path) -> None:
+    audited = audit(list_cases(table(tmp_path / "lateral", ("L", "F"), view="LL")))
+    assert [finding.detail for finding in audited.findings["lateral"]] == ["view ll"] * 4
+    audited = audit(list_cases(table(tmp_path / "oblique", ("L", "F"), view="RAO")))
+    assert [finding.detail for finding in audited.findings["not_applicable"]] == ["its view is RAO"] * 4
+    assert audited.document()["sides"]["agree"] == 4
+
+
+def test_masks_of_others_are_shown_hung_the_standard_way(tmp_path: Path) -> None:
+    """However they are stored, the sheet of `evaluate --predictions` is the same."""
+
+    def sheet(orientation: tuple[str, str]) -> Image.Image:
+        root = table(tmp_path / "".join(orientation), orientation)
+        masks = find_masks(root, cases := read_cases(root, "test"))
+        return picture_of_masks(replace(masks, folder=tmp_path), examine_masks(masks, cases))
+
+    assert sheet(("F", "R")) == sheet(("L", "F"))
+
+
+def test_a_lateral_view_has_no_letters_on_a_sheet(tmp_path: Path, predictor: Predictor) -> None:
+    rows = []
+    for view in ("PA", "LL"):
+        xray = read(saved(tmp_path / view, ViewPosition=view), force=True)
+        (prediction,) = predictor.predict_batch([xray], Guidance.NONE)
+        rows.append(sheet_row(view, prediction, prediction.mask))
+    assert [row.sides for row in rows] == [True, False]
 
 
 def test_spacing_and_view(tmp_path: Path) -> None:

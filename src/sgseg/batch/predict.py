@@ -114,8 +114,8 @@ def _predict_file(
         results.failed.append({"image": str(path), "error": str(error)})
         return
     save_mask(prediction.mask, out / f"{name}_mask.png")
-    hung, has_sides = xray.hanging.hung, xray.laterality != "none"
-    picture = overlay(hung(xray.pixels), hung(prediction.mask), sides=has_sides)
+    hung = xray.hanging.hung
+    picture = overlay(hung(xray.pixels), hung(prediction.mask), sides=xray.has_sides)
     save_picture(picture, out / f"{name}_overlay.png")
     results.images.append(_entry(prediction, path, name, laterality))
 

@@ -87,7 +87,11 @@ CHECKS: Mapping[str, Check] = {
     ),
     "lateral": Check(
         "Lateral views",
-        "By file name. They have no left and right lung, and were not compared with their reports.",
+        "By tags or file name. They have no left and right lung, and were not compared with their reports.",
+    ),
+    "not_applicable": Check(
+        "Not chest X-rays by tags or colours",
+        "sgseg predict refuses them, training takes them as they are; take out what is something else.",
     ),
     "negative": Check(
         "Negatives", "Bones are dark. SGSeg turns them round when it reads them; others do not."
@@ -139,10 +143,12 @@ class Look:
         size: of the image, (H, W).
         mode: Pillow's name of the image's kind of pixels.
         view: as the file's tags or its name tell, lower case; empty where neither does.
+        lateral: by tags or name.
+        against: why it is not a frontal chest X-ray, by tags or colours.
         digest: of the pixels.
-        copy: small, of the image without its borders, (SIDE, SIDE) float32.
+        copy: small, of the image without its borders, hung the standard way, (SIDE, SIDE) float32.
         lesion: small, of the mask within the same borders, (SIDE, SIDE) float32.
-        spread: of the lesion, (2, ROWS) float32.
+        spread: of the lesion, hung the standard way, (2, ROWS) float32.
         quantities: single numbers by name, the same for every case.
         negative: the bones were dark.
         soft: the mask has more than two values.
@@ -153,6 +159,8 @@ class Look:
     size: tuple[int, int]
     mode: str
     view: str
+    lateral: bool
+    against: str | None
     digest: bytes
     copy: NDArray[np.float32]
     lesion: NDArray[np.float32]
@@ -164,10 +172,6 @@ class Look:
     @property
     def key(self) -> str:
         return f"{self.split}/{self.case.name}"
-
-    @property
-    def lateral(self) -> bool:
-        return self.view in _LATERAL
 
     @property
     def comparable(self) -> bool:
@@ -284,17 +288,20 @@ def side_agreement(looks: Iterable[Look]) -> dict[str, int]:
 
 
 def _look(split: str, case: Case) -> Look:
-    xray = read(case.image)
+    xray = read(case.image, force=True)  # what is in a data set, its owner wants in
     height, width = xray.pixels.shape
     mask = load_mask(case, (height, width))
-    inside = xray.pixels[xray.content.slices]
-    lesion = mask[xray.content.slices]
+    inside = xray.hanging.hung(xray.pixels[xray.content.slices])
+    lesion = xray.hanging.hung(mask[xray.content.slices])
+    view = (xray.view or case.view).lower()
     return Look(
         split,
         case,
         (height, width),
         _mode(case.image),
-        (xray.view or case.view).lower(),
+        view,
+        not xray.has_sides or view in _LATERAL,
+        xray.against,
         hashlib.blake2b(xray.pixels.tobytes(), digest_size=16).digest(),
         thumbnail(inside),
         thumbnail(lesion.astype(np.float32)),
@@ -331,7 +338,9 @@ def _of_one(look: Look, reaches: captions.Reaches) -> Iterator[Finding]:
         return Finding(check, (look.key,), detail, gravity)
 
     if look.lateral:
-        yield finding("lateral", f"view {look.view}")
+        yield finding("lateral", f"view {look.view}" if look.view else look.against or "")
+    elif look.against:
+        yield finding("not_applicable", look.against)
     if look.negative:
         yield finding("negative")
     if look.soft:

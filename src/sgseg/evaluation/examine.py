@@ -220,16 +220,22 @@ def exemplar_sheet(evaluation: Evaluation, name: str, row: Callable[[str, Case],
 
 def sheet_row(label: str, prediction: Prediction, truth: NDArray[np.bool_]) -> SheetRow:
     """A prediction beside the truth, for a contact sheet."""
-    dice = image_dice(prediction.mask, truth)
-    hung = prediction.xray.hanging.hung
+    zones, report = prediction.zone_probabilities, prediction.report
+    return hung_row(label, prediction.xray, truth, prediction.mask, zones, report)
+
+
+def hung_row(
+    label: str,
+    xray: ChestXray,
+    truth: NDArray[np.bool_],
+    mask: NDArray[np.bool_],
+    zones: Sequence[float],
+    report: str,
+) -> SheetRow:
+    """A row as a `SheetRow` describes it, of masks in the file's own rows and columns."""
+    hung, dice = xray.hanging.hung, image_dice(mask, truth)
     return SheetRow(
-        label,
-        hung(prediction.xray.pixels),
-        hung(truth),
-        hung(prediction.mask),
-        prediction.zone_probabilities,
-        prediction.report,
-        dice,
+        label, hung(xray.pixels), hung(truth), hung(mask), zones, report, dice, sides=xray.has_sides
     )
 
 

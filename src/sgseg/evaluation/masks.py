@@ -13,8 +13,8 @@ from PIL import Image
 from sgseg.anatomy import ZONES
 from sgseg.data import Case, load_mask
 from sgseg.errors import DataError
-from sgseg.evaluation.examine import Evaluation, exemplar_sheet
-from sgseg.evaluation.metrics import Counts, count, image_dice
+from sgseg.evaluation.examine import Evaluation, exemplar_sheet, hung_row
+from sgseg.evaluation.metrics import Counts, count
 from sgseg.formats import SheetRow
 from sgseg.imaging import read
 from sgseg.inference.runtime import FINDING_THRESHOLD
@@ -94,9 +94,9 @@ def picture_of_masks(masks: Masks, evaluation: Evaluation) -> Image.Image:
     """Best, median and worst case, side by side."""
 
     def row(label: str, case: Case) -> SheetRow:
-        pixels = read(case.image, force=True).pixels
-        mask, truth = _predicted(masks, case, pixels), _true(case, pixels)
-        return SheetRow(label, pixels, truth, mask, [np.nan] * len(ZONES), "", image_dice(mask, truth))
+        xray = read(case.image, force=True)
+        mask, truth = _predicted(masks, case, xray.pixels), _true(case, xray.pixels)
+        return hung_row(label, xray, truth, mask, [np.nan] * len(ZONES), "")
 
     return exemplar_sheet(evaluation, f"masks of {masks.folder.name}", row)
 

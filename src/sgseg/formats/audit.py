@@ -204,10 +204,11 @@ def _figure(finding: Finding, audit: Audit) -> str:
 
 
 def _picture(case: Case) -> Image.Image | None:
-    """The X-ray with its lesion; None where it cannot be read."""
+    """The X-ray with its lesion, hung the standard way; None where it cannot be read."""
     try:
-        pixels = read(case.image).pixels
-        return truth_overlay(pixels, load_mask(case, (pixels.shape[0], pixels.shape[1])), sides=False)
+        xray = read(case.image, force=True)
+        hung, (height, width) = xray.hanging.hung, xray.pixels.shape
+        return truth_overlay(hung(xray.pixels), hung(load_mask(case, (height, width))), sides=False)
     except (ImageError, DataError):
         return None
 

@@ -58,6 +58,11 @@ class ChestXray:
     laterality: LateralitySource = "assumed"
     against: str | None = None
 
+    @property
+    def has_sides(self) -> bool:
+        """Whether there is a left and a right: not on a lateral view."""
+        return self.laterality != "none"
+
     @classmethod
     def from_array(
         cls,

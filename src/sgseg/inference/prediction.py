@@ -81,7 +81,7 @@ class Prediction:
     @property
     def has_sides(self) -> bool:
         """Whether the picture has a left and a right; a lateral view, which can be forced, has not."""
-        return self.xray.laterality != "none"
+        return self.xray.has_sides
 
     def applicable(self, name: str, force: bool) -> Prediction:
         """Itself, if it may be used.

@@ -30,8 +30,8 @@ class System(NamedTuple):
 
     Attributes:
         row: of the table.
-        model: which run it is; None if it is not trained yet.
-        shown: each case; none if it is not trained yet.
+        model: which run it is; None where its weights are missing.
+        shown: each case; none where its weights are missing.
     """
 
     row: Row
@@ -46,7 +46,7 @@ def draw(bench: Bench, seed: int, cases: Sequence[str] = (), only: Sequence[str]
         bench: where runs and results lie.
         seed: of the runs.
         cases: parts of the names of those to show; by default the paper's.
-        only: the runs to train now; others are shown if they are trained already.
+        only: the runs to train now; others are shown if their weights are there.
 
     Returns:
         The JSON, PNG and PDF written; the picture is with the runs, because it shows the data.
@@ -118,7 +118,7 @@ def _draw(axes: Any, system: System, i: int) -> None:
     name = "\n".join(textwrap.wrap(system.row.name, 20, break_on_hyphens=False))
     if not system.shown:
         pictures.panel(axes, name)
-        axes.text(0.5, 0.5, "not trained yet", color=pictures.GREY, ha="center", transform=axes.transAxes)
+        axes.text(0.5, 0.5, "no weights here", color=pictures.GREY, ha="center", transform=axes.transAxes)
         return
     shown = system.shown[i]
     pictures.panel(axes, f"{name}\nDice {shown.dice:.3f}", shown.pixels)
