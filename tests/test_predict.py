@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -236,6 +237,19 @@ def test_files_are_found_and_named_apart(tmp_path: Path) -> None:
     assert result_names([Path("q/one.png"), Path("q/two.png")]) == ["one", "two"]
 
 
+def test_names_of_results_never_meet() -> None:
+    uids = [Path(f"1.2.840.868.{i}") for i in (1, 2)]
+    assert result_names(uids) == [path.name for path in uids], "the instance of a UID is no kind of file"
+    alike = [Path(text) for text in ("s/a_b/x.png", "s/a/b/x.png", "s/A/b/X.png", "s/a.b/x.png")]
+    names = result_names(alike)
+    assert len({name.casefold() for name in names}) == len(alike)
+    deep = [Path("/", *["1" * 60] * depth, "IM0001") for depth in (5, 6)]
+    assert max(len(name) for name in result_names(deep)) < 200
+    taken = {"x": "elsewhere/X.png"}
+    assert result_names([Path("here/x.png")], taken) == ["x_png"]
+    assert result_names([Path("elsewhere/X.png")], taken) == ["X"], "it is its own"
+
+
 BAD = ("truncated.png", "text.png", "empty.png", "bomb.png", "folder.png", "missing.png")
 
 
@@ -295,6 +309,67 @@ def test_resume_leaves_out_what_is_there(predictor: Predictor, folder: Path, tmp
     other = predict_files(predictor, paths, tmp_path, Guidance.SELF, resume=True)
     assert len(other.images) == 2
     assert (tmp_path / "case1_mask.png").stat().st_mtime_ns > before
+
+
+def test_resume_with_other_files_of_the_same_name(predictor: Predictor, folder: Path, tmp_path: Path) -> None:
+    paths = [tmp_path / name / "x.png" for name in ("a", "b")]
+    for path, case in zip(paths, ("case1.png", "case2.png"), strict=True):
+        path.parent.mkdir()
+        shutil.copyfile(folder / case, path)
+        results = predict_files(predictor, [path], tmp_path / "out", Guidance.NONE, resume=True)
+    assert [entry["image"] for entry in results.images] == [str(path) for path in paths]
+    for entry, path in zip(results.images, paths, strict=True):
+        mask = np.asarray(Image.open(tmp_path / "out" / entry["mask"])) > 0
+        np.testing.assert_array_equal(mask, predictor.predict(path, guidance=Guidance.NONE).mask)
+
+
+def test_resume_keeps_what_was_predicted_at_any_threshold(folder: Path, tmp_path: Path) -> None:
+    """JSON rounds it."""
+    predictor = sgseg.load(threshold=0.123456)
+    kept = []
+    for _ in range(2):
+        results = predict_files(predictor, [folder / "case1.png"], tmp_path, Guidance.NONE, resume=True)
+        assert not results.differing
+        kept.append((tmp_path / "case1_mask.png").stat().st_mtime_ns)
+    assert kept[0] == kept[1]
+
+
+def test_resume_says_why_it_starts_anew(
+    predictor: Predictor, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [folder / "case1.png"]
+    predict_files(predictor, paths, tmp_path, Guidance.NONE)
+    show_results(predict_files(predictor, paths, tmp_path, Guidance.SELF, resume=True), tmp_path)
+    assert "all predicted anew: an earlier call had another guidance" in capsys.readouterr().err
+    (tmp_path / "predictions.json").write_text("[]")
+    assert len(predict_files(predictor, paths, tmp_path, Guidance.SELF, resume=True).images) == 1
+
+
+def test_resume_does_not_keep_what_was_forced(predictor: Predictor, tmp_path: Path) -> None:
+    path = tmp_path / "colour.png"
+    greys = phantom.draw(1).pixels
+    Image.fromarray(np.stack([greys, greys // 2, 255 - greys], 2)).save(path)
+    forced = predict_files(predictor, [path], tmp_path / "out", Guidance.NONE, force=True)
+    assert len(forced.images) == 1
+    later = predict_files(predictor, [path], tmp_path / "out", Guidance.NONE, resume=True)
+    assert (later.images, len(later.not_applicable)) == ([], 1)
+
+
+def test_results_that_cannot_be_written_are_named(predictor: Predictor, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "case1_mask.png").mkdir()
+    paths = [folder / "case1.png", folder / "case2.png"]
+    results = predict_files(predictor, paths, tmp_path, Guidance.NONE)
+    assert [Path(entry["image"]).name for entry in results.images] == ["case2.png"]
+    assert "case1.png cannot be written" in results.failed[0]["error"]
+
+
+@pytest.mark.parametrize("command", ["predict", "demo"])
+def test_a_file_in_place_of_a_folder_is_one_line(folder: Path, tmp_path: Path, command: str) -> None:
+    (tmp_path / "out").touch()
+    images = [str(folder / "case1.png")] if command == "predict" else []
+    done = sgseg_command(command, *images, "--out", str(tmp_path / "out"))
+    assert done.returncode == 1
+    assert re.fullmatch(r"sgseg: .*out.*: (File exists|Not a directory); .*\n", done.stderr)
 
 
 def test_resume_takes_no_findings_of_another_threshold(

@@ -114,6 +114,7 @@ def evaluate(
     from sgseg.evaluation import append_to_ledger
     from sgseg.formats import save_picture
 
+    _refuse_without_folder(picture, *([] if json_file in (None, "-") else [Path(str(json_file))]))
     if predictions is None:
         predictor = _predictor(run, model, threshold)
         cases = read_cases(data, split)[:limit]
@@ -133,9 +134,9 @@ def evaluate(
         "guidance": {e.name: {**e.summary(), "cases": e.per_case()} for e in evaluations},
     }
     console.show_evaluation(document, to_stderr=json_file == "-")
+    _write_document(document, json_file)
     save_picture(sheet, picture)
     _say(f"best, median and worst case: {picture}")
-    _write_document(document, json_file)
 
 
 @app.command()
@@ -437,6 +438,10 @@ def main() -> None:
     except SGSegError as error:
         _say(f"sgseg: {error}")
         sys.exit(1)
+    except OSError as error:  # a disk that is full, a folder that is a file or may not be written to
+        place = error.filename or "a file"
+        _say(f"sgseg: {place}: {error.strerror or error}; mend that, or name another place")
+        sys.exit(1)
 
 
 @contextmanager
@@ -546,6 +551,13 @@ def _refuse_beside_predictions(run: Path | None, model: Path | None, guidance: s
     given = {"--run": run, "--model": model, "--guidance": guidance != "all", "--threshold": threshold != 0.5}
     if useless := [option for option, value in given.items() if value]:
         raise ConfigError(f"--predictions scores masks as they are; leave out {', '.join(useless)}")
+
+
+def _refuse_without_folder(*files: Path) -> None:
+    """So that no long work is done for results that cannot be kept."""
+    for file in files:
+        if not file.parent.is_dir():
+            raise ConfigError(f"{file} cannot be written: there is no folder {file.parent}; make it first")
 
 
 def _file_and_guidance(text: str, guidance: str | None) -> tuple[Path, str | None]:

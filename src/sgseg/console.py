@@ -56,6 +56,8 @@ def show_results(results: Results, out: Path) -> None:
         soft_wrap=True,
         highlight=False,
     )
+    if results.differing:
+        _warn(f"sgseg: all predicted anew: an earlier call had another {', '.join(results.differing)}")
     for other in results.not_applicable:
         _warn(f"sgseg: {other['error']}")
     for failure in results.failed:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sgseg.errors import ImageError
 from sgseg.imaging import DICOMDIR, SUFFIXES, holds_dicom, listed_files
+
+_SUFFIXES = (*SUFFIXES, ".dcm")
+_LONGEST = 150  # file systems take 255 bytes
 
 
 def find_images(inputs: Sequence[str]) -> list[Path]:
@@ -47,18 +51,39 @@ def _is_image(path: Path) -> bool:
     name = path.name
     if name.startswith(".") or name.upper() == DICOMDIR:
         return False
-    return path.suffix.lower() in (*SUFFIXES, ".dcm") or (path.is_file() and holds_dicom(path))
+    return path.suffix.lower() in _SUFFIXES or (path.is_file() and holds_dicom(path))
 
 
-def result_names(paths: Sequence[Path]) -> list[str]:
-    """A name for each file's results: its stem, or as much more of its path as tells it from the others."""
-    names = [path.stem for path in paths]
-    for longer in (
-        lambda p: p.name.replace(".", "_"),
-        lambda p: "_".join(p.absolute().parts[1:]).replace(".", "_"),
-    ):
+def result_names(paths: Sequence[Path], taken: Mapping[str, str] | None = None) -> list[str]:
+    """A name for each file's results: its stem, or as much more of its path as tells it from the others.
+
+    Args:
+        paths: of the files, each once.
+        taken: names that stand already, and the path of the file each belongs to.
+
+    Returns:
+        Names that differ, and not in the case of letters alone.
+    """
+    owners = {name.casefold(): path for name, path in (taken or {}).items()}
+    names = [_stem(path) for path in paths]
+    for longer in (lambda p: p.name.replace(".", "_"), _whole_path, _digest):
         seen = Counter(name.casefold() for name in names)
         names = [
-            longer(p) if seen[name.casefold()] > 1 else name for p, name in zip(paths, names, strict=True)
+            longer(p) if seen[name.casefold()] > 1 or owners.get(name.casefold(), str(p)) != str(p) else name
+            for p, name in zip(paths, names, strict=True)
         ]
     return names
+
+
+def _stem(path: Path) -> str:
+    """The name without what says the kind of file; the last part of a DICOM file's UID does not."""
+    return path.stem if path.suffix.lower() in _SUFFIXES else path.name
+
+
+def _whole_path(path: Path) -> str:
+    return "_".join(path.absolute().parts[1:]).replace(".", "_")[-_LONGEST:]
+
+
+def _digest(path: Path) -> str:
+    """Tells even paths apart that differ in nothing but what the others leave out."""
+    return f"{_stem(path)[-_LONGEST:]}_{hashlib.sha256(bytes(path.absolute())).hexdigest()[:12]}"

@@ -15,12 +15,13 @@ import numpy as np
 from sgseg.anatomy import ZONES, Laterality, ZoneSet
 from sgseg.batch.inputs import result_names
 from sgseg.errors import ImageError, MissingExtraError, NotApplicableError
-from sgseg.formats import overlay, save_mask, save_picture, write_json
+from sgseg.formats import as_written, overlay, save_mask, save_picture, write_json
 from sgseg.imaging import read
 from sgseg.inference import Prediction, Predictor
 from sgseg.reports import Guidance
 
 RESULTS = "predictions.json"
+_MASK, _OVERLAY = "_mask.png", "_overlay.png"
 _SAVE_EVERY = 5.0  # seconds between two writes of the results: what a killed run loses at most
 
 
@@ -33,13 +34,15 @@ class Results:
             orientation, which all share.
         images: one entry for each image that was predicted, as in predictions.json.
         not_applicable: one entry for each that is no frontal chest X-ray: its path, the reason, the message.
-        failed: one entry for each that could not be read: its path and why.
+        failed: one entry for each that could not be read, or its results not written: its path and why.
+        differing: settings of an earlier call that are others now, so that none of its results was kept.
     """
 
     settings: dict[str, Any]
     images: list[dict[str, Any]] = field(default_factory=list)
     not_applicable: list[dict[str, str]] = field(default_factory=list)
     failed: list[dict[str, str]] = field(default_factory=list)
+    differing: list[str] = field(default_factory=list)
 
     def save(self, folder: Path) -> None:
         files = {"images": self.images, "not_applicable": self.not_applicable, "failed": self.failed}
@@ -72,15 +75,19 @@ def predict_files(
         progress: called after each file.
         resume: leave out what `out` already has, from the same model and settings.
         force: predict what is not a frontal chest X-ray as well.
+
+    Raises:
+        OSError: the folder cannot be made, or the results not be written to it.
     """
     out.mkdir(parents=True, exist_ok=True)
     results = Results(_settings(predictor, guidance, report, laterality))
     if resume:
-        results.images = _finished(out, results.settings)
+        _keep_finished(results, out, force)
     done = {entry["image"] for entry in results.images}
+    taken = {entry["mask"].removesuffix(_MASK): entry["image"] for entry in results.images}
     saved = time.monotonic()
     try:
-        for path, name in zip(paths, result_names(paths), strict=True):
+        for path, name in zip(paths, result_names(paths, taken), strict=True):
             if str(path) not in done:
                 _predict_file(predictor, path, name, out, results, guidance, report, laterality, force)
             progress()
@@ -113,10 +120,15 @@ def _predict_file(
     except (ImageError, MissingExtraError) as error:
         results.failed.append({"image": str(path), "error": str(error)})
         return
-    save_mask(prediction.mask, out / f"{name}_mask.png")
     hung = xray.hanging.hung
     picture = overlay(hung(xray.pixels), hung(prediction.mask), sides=xray.has_sides)
-    save_picture(picture, out / f"{name}_overlay.png")
+    try:
+        save_mask(prediction.mask, out / f"{name}{_MASK}")
+        save_picture(picture, out / f"{name}{_OVERLAY}")
+    except OSError as error:
+        what = f"the results of {path} cannot be written to {out} ({error.strerror})"
+        results.failed.append({"image": str(path), "error": what})
+        return
     results.images.append(_entry(prediction, path, name, laterality))
 
 
@@ -134,20 +146,24 @@ def _settings(
     }
 
 
-def _finished(out: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """Entries of an earlier call with the same settings whose masks are still there."""
+def _keep_finished(results: Results, out: Path, force: bool) -> None:
+    """Takes over the entries of an earlier call with the same settings whose masks are still there."""
     try:
         document = json.loads((out / RESULTS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return []
-    if any(document.get(key) != value for key, value in settings.items()):
-        return []
-    return [entry for entry in document["images"] if (out / entry["mask"]).is_file()]
+        return
+    if not isinstance(document, dict):
+        return
+    settings = as_written(results.settings)
+    results.differing = [key for key, value in settings.items() if document.get(key) != value]
+    if not results.differing:
+        kept = (entry for entry in document["images"] if (out / entry["mask"]).is_file())
+        results.images = [entry for entry in kept if force or not entry.get("against")]
 
 
 def _entry(prediction: Prediction, path: Path, name: str, laterality: Laterality) -> dict[str, Any]:
     """One image in predictions.json."""
-    files = {"image": str(path), "mask": f"{name}_mask.png", "overlay": f"{name}_overlay.png"}
+    files = {"image": str(path), "mask": f"{name}{_MASK}", "overlay": f"{name}{_OVERLAY}"}
     return {**files, **describe(prediction, laterality)}
 
 

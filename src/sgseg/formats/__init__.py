@@ -5,12 +5,13 @@ from sgseg.formats.atomic import atomic
 from sgseg.formats.audit import save_audit
 from sgseg.formats.mask import png_bytes, run_lengths, save_mask, save_picture
 from sgseg.formats.overlay import overlay
-from sgseg.formats.predictions import write_json
+from sgseg.formats.predictions import as_written, write_json
 from sgseg.formats.sheet import SheetRow, contact_sheet
 from sgseg.formats.zones import zone_grid
 
 __all__ = [
     "SheetRow",
+    "as_written",
     "atomic",
     "contact_sheet",
     "overlay",

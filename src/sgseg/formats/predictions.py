@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,20 +30,28 @@ def write_json(path: Path, document: Mapping[str, object]) -> None:
         ValueError: a number is infinite or not a number; the message says where.
         TypeError: something else is in the document.
     """
-    text = json.dumps(_plain(document, path.name), ensure_ascii=False, allow_nan=False, indent=2)
+    text = json.dumps(as_written(document, path.name), ensure_ascii=False, allow_nan=False, indent=2)
     with atomic(path) as temporary:
         # A file name that is not UTF-8 holds lone surrogates; escaped with a backslash they are valid JSON.
         temporary.write_bytes(f"{text}\n".encode("utf-8", "backslashreplace"))
 
 
-def _plain(value: object, where: str) -> object:
-    """The value in JSON's own types; `where` leads to it, for messages."""
+def as_written(value: object, where: str = "the document") -> Any:
+    """What one reads back after `write_json`: JSON's own types, floats rounded.
+
+    Args:
+        value: a document, or a part of one.
+        where: leads to it, for messages.
+
+    Raises:
+        ValueError, TypeError: as from `write_json`.
+    """
     if isinstance(value, Mapping):
-        return {str(key): _plain(item, f"{where}: {key}") for key, item in value.items()}
+        return {str(key): as_written(item, f"{where}: {key}") for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
+        return [as_written(item, f"{where}[{i}]") for i, item in enumerate(value)]
     if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist(), where)
+        return as_written(value.tolist(), where)
     if isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError(f"{where} is {value}, which JSON cannot hold")

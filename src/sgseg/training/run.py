@@ -175,6 +175,13 @@ def _fill_bank(network: PrototypeNetwork, config: Config, stage: Stage) -> None:
     network.train()  # Lightning trains a network in the mode that it finds it in
 
 
+class BestCheckpoint(ModelCheckpoint):
+    """Remembers the best epoch's score even if the run was moved to another folder in between."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict({**state_dict, "dirpath": self.dirpath})
+
+
 def _trainer(config: Config, stage: Stage, folder: Path, precision: str) -> L.Trainer:
     contrastive = stage.objective == "contrastive"
     judges = {"contrastive": "contrastive_loss", "zones": "zone_accuracy"}
@@ -182,7 +189,7 @@ def _trainer(config: Config, stage: Stage, folder: Path, precision: str) -> L.Tr
     mode = "min" if contrastive else "max"
     callbacks: list[Callback] = [
         WeightAveraging(multi_avg_fn=_moving_average(config.ema)),
-        ModelCheckpoint(folder, "best", monitor=monitor, mode=mode, enable_version_counter=False),
+        BestCheckpoint(folder, "best", monitor=monitor, mode=mode, enable_version_counter=False),
         Progress(folder),
         *([] if contrastive else [Samples(folder / "samples.png")]),
         *([] if stage.patience is None else [EarlyStopping(monitor, patience=stage.patience, mode=mode)]),
