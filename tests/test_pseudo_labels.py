@@ -317,7 +317,7 @@ def test_authors_layout_end_to_end(tmp_path: Path) -> None:
     assert [case.zones for case in cases[:11]] == zones[:11]
     assert cases[0].patient == "sub-s0"
     assert cases[0].image == tmp_path / "data/images/train/images/sub-s0_x.png"
-    assert table(out / "pseudo_labels.csv")[-1]["how"] == "nearest"
+    assert table(out / "pseudo_labels.csv")[-1]["how"] in ("clustered", "nearest")
     summary = json.loads((out / "pseudo_labels.json").read_text())
     assert summary["how"]["clustered"] == {"captions": 11, "agreement": 1.0}
     assert summary["how"]["nearest"]["captions"] == 1
@@ -346,6 +346,22 @@ def test_own_table_in_free_wording(tmp_path: Path) -> None:
     assert [row["how"] for row in table(out / "pseudo_labels.csv")[-2:]] == ["unreadable", ""]
     flags = [row["zones_in_patient_laterality"] for row in table(out / "clusters.csv")]
     assert sorted(flags) == ["", "000001", "001000"]
+
+
+@pytest.mark.usefixtures("hashing")
+def test_without_a_lesion_there_are_no_zones(tmp_path: Path) -> None:
+    """Too few captions say so for a cluster of their own: they fall to one that names zones."""
+    root, out = tmp_path / "data", tmp_path / "out"
+    reports = [*["right lower zone"] * 3, *["left lower zone"] * 3, "no infection."]
+    for i in range(len(reports)):
+        picture(root / f"{i}.png")
+        picture(root / f"m{i}.png")
+    masks = [*(f"m{i}.png" for i in range(6)), "none"]
+    rows = [f"{i}.png,{mask},{reports[i]},train" for i, mask in enumerate(masks)]
+    (root / "cases.csv").write_text("\n".join(["image,mask,report,split", *rows]))
+    label_dataset(root, out)
+    assert table(out / "pseudo_labels.csv")[-1]["how"] in ("clustered", "nearest")
+    assert [case.zones for case in read_cases(out, "train")][-1] == ZoneSet()
 
 
 @pytest.mark.usefixtures("hashing")

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,15 +20,18 @@ import yaml
 
 torch = pytest.importorskip("torch")
 
+import lightning as L  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
+from lightning.pytorch.callbacks import ModelCheckpoint  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from torch import Tensor  # noqa: E402
+from torch.utils.data import DataLoader  # noqa: E402
 
 import sgseg  # noqa: E402
 from sgseg.anatomy import Laterality, Side, ZoneSet  # noqa: E402
 from sgseg.data import Case, load_mask, read_cases  # noqa: E402
 from sgseg.data.phantom import write_dataset  # noqa: E402
-from sgseg.errors import ConfigError  # noqa: E402
+from sgseg.errors import ConfigError, SGSegError  # noqa: E402
 from sgseg.models import SGSegCompact  # noqa: E402
 from sgseg.models.aggregation import LocationAggregation  # noqa: E402
 from sgseg.models.baselines.prototypes import PrototypeNetwork  # noqa: E402
@@ -652,13 +656,53 @@ def test_a_broken_semi_supervised_run_goes_on_exactly(
         assert all(float(row["train/language_vision_loss"]) > 0 for row in csv.DictReader(file))
 
 
+class _Scores(L.LightningModule):
+    """Its epochs have these scores."""
+
+    def __init__(self, scores: Sequence[float]) -> None:
+        super().__init__()
+        self.scores, self.weight = scores, torch.nn.Parameter(torch.zeros(()))
+
+    def train_dataloader(self) -> DataLoader[torch.Tensor]:
+        return DataLoader(torch.ones(1, 1))  # type: ignore[arg-type]
+
+    def val_dataloader(self) -> DataLoader[torch.Tensor]:
+        return self.train_dataloader()
+
+    def training_step(self, batch: torch.Tensor, _: int) -> torch.Tensor:
+        return (self.weight * batch).sum()
+
+    def validation_step(self, batch: torch.Tensor, _: int) -> None:
+        self.log("score", self.scores[self.current_epoch])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=1.0)
+
+
+def test_a_moved_run_remembers_its_best_epoch(tmp_path: Path) -> None:
+    def fit(folder: Path, scores: Sequence[float], resume: Path | None = None) -> None:
+        callbacks = [
+            run.BestCheckpoint(folder, "best", monitor="score", mode="max", enable_version_counter=False),
+            ModelCheckpoint(folder, "last", enable_version_counter=False),
+        ]
+        options = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+        trainer = L.Trainer(accelerator="cpu", max_epochs=len(scores), callbacks=callbacks, **options)
+        trainer.fit(_Scores(scores), ckpt_path=resume)
+
+    fit(tmp_path / "here", [0.5, 0.9])
+    (tmp_path / "here").rename(tmp_path / "there")
+    fit(tmp_path / "there", [0.5, 0.9, 0.1], tmp_path / "there" / "last.ckpt")
+    assert torch.load(tmp_path / "there" / "best.ckpt", weights_only=True)["epoch"] == 1
+    assert not (tmp_path / "here").exists()
+
+
 def test_a_finished_folder_is_not_overwritten(unbroken: Path) -> None:
     with pytest.raises(ConfigError, match="--resume"):
         run.start(configs.load("sgseg-compact"), unbroken)
 
 
 def test_the_artefact_gives_the_networks_probabilities(
-    unbroken: Path, phantoms: Path, tmp_path: Path
+    unbroken: Path, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sgseg.export import TOLERANCE, export_run, largest_difference
     from sgseg.inference import OnnxRuntime
@@ -684,6 +728,12 @@ def test_the_artefact_gives_the_networks_probabilities(
         images = np.random.default_rng(batch).integers(0, 256, (batch, 64, 64), dtype=np.uint8)
         assert largest_difference(artefact, network, images) <= TOLERANCE
     assert sgseg.load(out).predict(np.asarray(images[0])).mask.shape == (64, 64)
+
+    written = {path.name: path.read_bytes() for path in out.iterdir()}
+    with monkeypatch.context() as patch, pytest.raises(SGSegError, match="differ by"):
+        patch.setattr("sgseg.export.TOLERANCE", -1.0)
+        export_run(tmp_path / "run", out, phantoms, "another")
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == written, "it was replaced by half"
 
     finding = read_card(out)["finding"]
     assert artefact.finding_threshold == finding["threshold"]

@@ -20,6 +20,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -185,27 +186,34 @@ def export_run(run: Path, out: Path, data: Path, version: str, choices: Path | N
     negatives = [] if config.data.negatives is None else read_cases(config.data.negatives, "valid")
     card["calibration"] = made["calibration"] if made else _calibrated(player, cases)
     temperature = card["calibration"]["temperature"]
-    export(player.network, out, card, player.size, None if chosen is None else chosen.check, temperature)
-    images = np.stack([fit(read(case.image, force=True), player.size) for case in cases[:_CHECKED]])
-    rounded = TorchRuntime(
-        networks.load(config, out / WEIGHTS),
-        player.size,
-        player.guidance,
-        player.identity,
-        temperature=temperature,
-    )
-    artefact = OnnxRuntime(out)
-    difference = largest_difference(artefact, rounded, images)
-    if difference > TOLERANCE:
-        raise SGSegError(f"artefact and network differ by {difference:.1e}, more than {TOLERANCE:.0e}")
-    if made:
-        card |= {key: made[key] for key in ("guidance", "finding")}
-        card["choices"] = {key: made[key] for key in ("name", "version", "sha256")}
-    else:
-        card |= _chosen(artefact, cases, negatives)
-    card["difference"] = difference
-    write_json(out / CARD, {**json.loads((out / CARD).read_text(encoding="utf-8")), **card})
+    check = None if chosen is None else chosen.check
+    out.mkdir(parents=True, exist_ok=True)
+    # Whoever plays what is in `out` gets all of it, or what was there before.
+    with TemporaryDirectory(dir=out, prefix=".sgseg-") as name:
+        folder = export(player.network, Path(name), card, player.size, check, temperature)
+        artefact = OnnxRuntime(folder)
+        weights = networks.load(config, folder / WEIGHTS)
+        rounded = TorchRuntime(
+            weights, player.size, player.guidance, player.identity, temperature=temperature
+        )
+        images = np.stack([fit(read(case.image, force=True), player.size) for case in cases[:_CHECKED]])
+        difference = largest_difference(artefact, rounded, images)
+        if difference > TOLERANCE:
+            raise SGSegError(f"artefact and network differ by {difference:.1e}, more than {TOLERANCE:.0e}")
+        card |= _taken(made) if made else _chosen(artefact, cases, negatives)
+        card["difference"] = difference
+        write_json(folder / CARD, {**json.loads((folder / CARD).read_text(encoding="utf-8")), **card})
+        for file in (WEIGHTS, ENCODE, DECODE, CARD):
+            (folder / file).replace(out / file)
     return out
+
+
+def _taken(made: dict[str, Any]) -> dict[str, Any]:
+    """The choices that another artefact's card made, and whose they are."""
+    return {
+        **{key: made[key] for key in ("guidance", "finding")},
+        "choices": {key: made[key] for key in ("name", "version", "sha256")},
+    }
 
 
 def _choices_made(run: Path, config: configs.Config, choices: Path | None) -> dict[str, Any]:

@@ -146,12 +146,15 @@ def _words(zones: ZoneSet) -> str:
 
 def _row(split: str, case: Case, label: Label | None) -> dict[str, Any]:
     """A row as `sgseg.data.layouts` reads it; as a "report", the caption could contradict the zones."""
+    zones = case.zones if label is None else label.zones
+    if case.mask is None:  # there is no lesion, whatever cluster the caption fell to
+        zones = ZoneSet()
     return {
         "split": split,
         "image": case.image.resolve().as_posix(),
         "mask": "none" if case.mask is None else case.mask.resolve().as_posix(),
         "patient": case.patient,
-        "zones": _flags(case.zones if label is None else label.zones),
+        "zones": _flags(zones),
         "laterality": case.laterality.value,
         "caption": case.report,
         "phrase": label.phrase if label else "",
