@@ -453,6 +453,48 @@ def test_a_full_queue_is_told_to_wait(runtime: Watched) -> None:
         assert [first.result().status_code, second.result().status_code] == [200, 200]
 
 
+def test_a_batch_that_is_too_much_leaves_nothing_behind(runtime: Watched) -> None:
+    with serving(runtime, queue=1, seconds=20) as client, ThreadPoolExecutor(1) as pool:
+        before = sum(runtime.encoded)
+        runtime.free.clear()
+        try:
+            first = pool.submit(ask, client, xray(521))
+            time.sleep(0.5)  # in the model's hands
+            files = [("images", (f"{seed}.png", xray(seed))) for seed in range(522, 526)]
+            refused = client.post("/v1/predict/batch", files=files)
+        finally:
+            runtime.free.set()
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "queue_full")
+        assert first.result().status_code == 200
+        assert ask(client, xray(526)).status_code == 200
+    assert sum(runtime.encoded) - before == 2, "the refused batch was worked on"
+
+
+def test_large_answers_are_made_one_after_another(runtime: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, under_way, most = threading.Lock(), 0, []
+
+    def watched(*arguments: Any) -> Any:
+        nonlocal under_way
+        with lock:
+            under_way += 1
+            most.append(under_way)
+        time.sleep(0.05)
+        with lock:
+            under_way -= 1
+        return schemas.answer(*arguments)
+
+    monkeypatch.setattr("sgseg.serving.app.answer", watched)
+    for pixels, expected in ((1, {1}), (2 * 224**2, {1, 2})):
+        most.clear()
+        with serving(runtime, answered_pixels=pixels) as client, ThreadPoolExecutor(6) as pool:
+            kept = ask(client, xray(530)).json()["image_id"]
+            again = {"image_id": (None, kept)}
+            answers = [pool.submit(client.post, "/v1/predict", files=again) for _ in range(6)]
+            answers += [pool.submit(ask, client, xray(seed)) for seed in range(531, 534)]
+            assert {future.result().status_code for future in answers} == {200}
+        assert set(most) == expected
+
+
 def test_what_takes_too_long_is_given_up(runtime: Watched) -> None:
     with serving(runtime, seconds=0.5) as client:
         runtime.free.clear()
@@ -702,20 +744,20 @@ def test_many_clients_get_the_answers_of_the_command_line(runtime: Watched, tmp_
 
 
 def test_the_command_serves_until_it_is_stopped(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     environment = {**os.environ, "SGSEG_API_KEY": "k"}
     process = subprocess.Popen(
-        [*_COMMAND, "serve", "--port", str(port)],
+        [*_COMMAND, "serve", "--port", "0"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
     )
-    url = f"http://127.0.0.1:{port}"
+    assert process.stdout is not None
     try:
-        _wait_for(lambda: _answers(f"{url}/readyz"), seconds=60)
+        said = process.stdout.readline()
+        url = said.split()[2].rstrip(",")
+        assert "not for clinical use" in said
+        assert httpx.get(f"{url}/readyz").status_code == 200, "it said so before it was true"
         assert "SGSeg" in httpx.get(url).text
         assert httpx.post(f"{url}/v1/predict", files=upload(GOOD)).status_code == 401
         assert (
@@ -723,17 +765,9 @@ def test_the_command_serves_until_it_is_stopped(tmp_path: Path) -> None:
         )
     finally:
         process.send_signal(signal.SIGINT)
-        out, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=30)
     assert process.returncode in (0, 130)
-    assert url in out and "not for clinical use" in out
     assert "Traceback" not in errors
-
-
-def _answers(url: str) -> bool:
-    try:
-        return bool(httpx.get(url).status_code == 200)
-    except httpx.TransportError:
-        return False
 
 
 def test_without_the_extra_the_command_says_which() -> None:

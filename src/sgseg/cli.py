@@ -247,8 +247,11 @@ def serve(
     predictor = sgseg.load(model, threshold=threshold)
     if not api_key and host not in ("127.0.0.1", "::1", "localhost"):
         _say(f"sgseg: whoever reaches {host}:{port} can use this service; set SGSEG_API_KEY to ask for a key")
-    print(f"serving at http://{host}:{port}, not for clinical use; stop with Ctrl-C", flush=True)
-    run(predictor, host, port, limits, api_key or None)
+
+    def announce(port: int) -> None:
+        print(f"serving at http://{host}:{port}, not for clinical use; stop with Ctrl-C", flush=True)
+
+    run(predictor, host, port, limits, api_key or None, announce)
 
 
 @app.command()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -38,7 +38,7 @@ from sgseg.inference import Prediction, Predictor
 from sgseg.reports import Guidance, parse
 from sgseg.serving.engine import BusyError, Engine, Look, Question
 from sgseg.serving.gate import Gate, failure
-from sgseg.serving.limits import Limits
+from sgseg.serving.limits import Limits, PixelBudget
 from sgseg.serving.metrics import Metrics
 from sgseg.serving.schemas import (
     Answer,
@@ -146,6 +146,7 @@ class Service:
         self.metrics = metrics
         self.engine = Engine(predictor, limits, metrics)
         self._decoders = CapacityLimiter(_DECODERS)
+        self._budget = PixelBudget(limits.answered_pixels)
 
     def question(
         self,
@@ -170,37 +171,49 @@ class Service:
         return Question(source, given, predictor.threshold if threshold is None else threshold)
 
     async def predict(
-        self, image: UploadFile | None, image_id: str | None, question: Question, force: bool
-    ) -> tuple[str, Prediction]:
-        """The image's id and the answer about it.
+        self,
+        image: UploadFile | None,
+        image_id: str | None,
+        question: Question,
+        force: bool,
+        answering: Callable[[str, Prediction], Answer | Response],
+    ) -> Any:
+        """What `answering` makes, in a thread, of the image's id and the prediction.
 
         Raises:
             HTTPException: neither an image nor the id of one that is kept.
             SGSegError: the image cannot be predicted.
         """
-        key, source = await self._source(image, image_id, force)
-        prediction = await asyncio.wrap_future(self.engine.submit(key, source, question))
-        return key, prediction.applicable(_name(image), force)
+        async with self._source(image, image_id, force) as (key, source):
+            prediction = await asyncio.wrap_future(self.engine.submit(key, source, question))
+            return await to_thread.run_sync(answering, key, prediction.applicable(_name(image), force))
 
-    def picture(self, image_id: str) -> bytes:
+    async def picture(self, image_id: str) -> bytes:
         """A kept X-ray as a person sees it: hung the standard way, bones bright, an 8-bit PNG."""
         xray = self._kept(image_id).xray
-        return png_bytes(np.rint(xray.hanging.hung(xray.pixels) * 255).astype(np.uint8))
+        async with self._budget.spend(xray.pixels.size):
+            return await to_thread.run_sync(_seen, xray)
 
+    @asynccontextmanager
     async def _source(
         self, image: UploadFile | None, image_id: str | None, force: bool
-    ) -> tuple[str, ChestXray | Look]:
+    ) -> AsyncIterator[tuple[str, ChestXray | Look]]:
+        """What the image's answer is made of; meanwhile its pixels are spent."""
         if (image is None) == (image_id is None):
             raise HTTPException(422, "give image, a file, or image_id, of an image sent before")
-        if image is None:
-            assert image_id is not None
-            return image_id, self._kept(image_id)
-        content = await image.read()
-        key = await to_thread.run_sync(lambda: hashlib.sha256(content).hexdigest())
-        if look := self.engine.looks.get(key):
-            return key, look
-        reading = partial(read_bytes, content, _name(image), force, self.limits.pixels)
-        return key, await to_thread.run_sync(reading, limiter=self._decoders)
+        content = b"" if image is None else await image.read()
+        key = image_id or str(await to_thread.run_sync(lambda: hashlib.sha256(content).hexdigest()))
+        look = self.engine.looks.get(key) if image_id is None else self._kept(image_id)
+        if look is not None:
+            async with self._budget.spend(look.xray.pixels.size):
+                yield key, look
+            return
+        async with AsyncExitStack() as spent:
+            async with self._decoders:  # until it is let through, so that few decoded images wait
+                reading = partial(read_bytes, content, _name(image), force, self.limits.pixels)
+                xray = await to_thread.run_sync(reading)
+                await spent.enter_async_context(self._budget.spend(xray.pixels.size))
+            yield key, xray
 
     def _kept(self, image_id: str) -> Look:
         look = self.engine.looks.get(image_id)
@@ -211,6 +224,10 @@ class Service:
 
 def _name(image: UploadFile | None) -> str:
     return (image and image.filename) or "the image"
+
+
+def _seen(xray: ChestXray) -> bytes:
+    return png_bytes(np.rint(xray.hanging.hung(xray.pixels) * 255).astype(np.uint8))
 
 
 def _zones_named(text: str, laterality: Laterality) -> ZoneSet:
@@ -299,14 +316,15 @@ def _add_predictions(app: FastAPI) -> None:
         probability: _Probability = False,
         attention: _Attention = False,
     ) -> Any:
-        key, prediction = await service.predict(image, image_id, question, force)
-        if _PNG in request.headers.get("Accept", ""):
-            mask = turned(prediction.mask, prediction, orientation)
-            return Response(await to_thread.run_sync(mask_png, mask), media_type=_PNG)
-        name = image.filename or "" if image else ""
-        return await to_thread.run_sync(
-            answer, prediction, name, key, laterality, mask_encoding, orientation, probability, attention
-        )
+        def answering(key: str, prediction: Prediction) -> Answer | Response:
+            if _PNG in request.headers.get("Accept", ""):
+                return Response(mask_png(turned(prediction.mask, prediction, orientation)), media_type=_PNG)
+            name = image.filename or "" if image else ""
+            return answer(
+                prediction, name, key, laterality, mask_encoding, orientation, probability, attention
+            )
+
+        return await service.predict(image, image_id, question, force, answering)
 
     @app.post(
         "/v1/predict/batch",
@@ -329,18 +347,25 @@ def _add_predictions(app: FastAPI) -> None:
 
         async def one(image: UploadFile) -> Answer | FailedImage:
             name = image.filename or ""
+
+            def answering(key: str, prediction: Prediction) -> Answer:
+                return answer(prediction, name, key, laterality, mask_encoding, orientation, False, False)
+
             try:
-                key, prediction = await service.predict(image, None, question, force)
+                answered: Answer = await service.predict(image, None, question, force, answering)
             except BusyError:
                 raise
             except SGSegError as error:
                 _, code = _status(error)
                 return FailedImage(name=name, error=Problem(code=code, message=str(error)))
-            return await to_thread.run_sync(
-                answer, prediction, name, key, laterality, mask_encoding, orientation, False, False
-            )
+            return answered
 
-        return BatchAnswer(results=await asyncio.gather(*map(one, images)))
+        tasks = [asyncio.create_task(one(image)) for image in images]
+        try:
+            return BatchAnswer(results=await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:
+                task.cancel()  # the others, if one was told that too much is waiting
 
 
 def _add_pictures(app: FastAPI) -> None:
@@ -352,7 +377,7 @@ def _add_pictures(app: FastAPI) -> None:
         responses=_PICTURE | _failures(401, 404, 422, 429, 503),
     )
     async def picture(service: _Service, image_id: str) -> Response:
-        return Response(await to_thread.run_sync(service.picture, image_id), media_type=_PNG)
+        return Response(await service.picture(image_id), media_type=_PNG)
 
     @app.get("/v1/examples", summary="Synthetic X-rays to try", responses=_failures(401, 429, 503))
     async def examples() -> list[Example]:

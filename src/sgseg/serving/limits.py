@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 
@@ -18,6 +21,7 @@ class Limits:
         seconds: for one request, its upload included; 503 after.
         kept_images: whose features stay in memory, so that another report costs only the decoder.
         kept_pixels: of these images together.
+        answered_pixels: of the images whose answers are made at once, together; more wait.
     """
 
     upload_bytes: int = 32 * 2**20
@@ -28,3 +32,26 @@ class Limits:
     seconds: float = 30.0
     kept_images: int = 32
     kept_pixels: int = 200_000_000
+    answered_pixels: int = 100_000_000
+
+
+class PixelBudget:
+    """Lets so many pixels through at once; an image larger than that passes alone. For one event loop."""
+
+    def __init__(self, pixels: int) -> None:
+        self._pixels = self._free = pixels
+        self._freed = asyncio.Event()
+
+    @asynccontextmanager
+    async def spend(self, pixels: int) -> AsyncIterator[None]:
+        """Waits for so many pixels, and gives them back at the end."""
+        pixels = min(pixels, self._pixels)
+        while self._free < pixels:
+            self._freed.clear()
+            await self._freed.wait()
+        self._free -= pixels
+        try:
+            yield
+        finally:
+            self._free += pixels
+            self._freed.set()
