@@ -407,10 +407,18 @@ def test_the_table_says_the_finding(tmp_path: Path, capsys: pytest.CaptureFixtur
         (["--guidance", "text"], "needs --report"),
         (["--report", "somewhere"], "unknown word"),
         (["--report", "lower left lung", "--guidance", "self"], "leave out --guidance"),
-        (["--model", "nowhere"], "holds no SGSeg model"),
+        (["--model", "nowhere"], "give a folder that sgseg export wrote"),
+        (["--model", "run"], "it is a training run: export it first"),
+        (["--model", "old"], "holds no SGSeg model (KeyError('sha256'))"),
     ],
 )
-def test_wrong_use_is_one_line(folder: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_wrong_use_is_one_line(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, file, content in (("run", "config.yaml", ""), ("old", "model.json", "{}")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / file).write_text(content)
     done = sgseg_command("predict", str(folder / "case1.png"), "--out", str(tmp_path / "o"), *arguments)
     assert done.returncode == 1
     assert message in done.stderr

@@ -288,6 +288,13 @@ def test_contrastive_loss_of_distinct_reports_is_the_released_codes() -> None:
     assert float(contrastive_loss(image, report, torch.arange(6))) == pytest.approx(expected, abs=1e-5)
 
 
+def test_contrastive_loss_of_no_image_is_nothing() -> None:
+    none = torch.zeros(0, 8, requires_grad=True)
+    loss = contrastive_loss(none, none, torch.zeros(0))
+    loss.backward()
+    assert loss.item() == 0
+
+
 def test_contrastive_loss_takes_equal_reports_for_positives() -> None:
     report = torch.eye(4)[[0, 0, 1, 1]]
     same = torch.tensor([7, 7, 9, 9])

@@ -494,6 +494,9 @@ def test_a_run_without_anything_to_label_does_not_begin(
     monkeypatch.setattr("sgseg.training.sets.read_cases", lambda root, split: silent)
     with pytest.raises(ConfigError, match="needs reports"):
         run.start(_semi(phantoms), tmp_path / "run")
+    contrastive = configs.load("sgseg", [f"data.root={phantoms}"])
+    with pytest.raises(ConfigError, match="needs reports in train and valid"):
+        run.start(contrastive, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

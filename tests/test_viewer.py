@@ -430,6 +430,18 @@ _LETTERS = """() => {
 }"""
 
 
+def test_a_forced_lateral_view_is_not_told_that_its_report_says_nothing(page: Any) -> None:
+    lateral = dicom(phantom.draw(31, 256, RIGHT_LOWER).pixels, "L", "F", ViewPosition="LL")
+    drop(page, phantom_file(1), ("lateral.dcm", lateral))
+    page.keyboard.press("ArrowDown")
+    page.wait_for_selector("#force:not([hidden])")
+    page.click("#force")
+    page.wait_for_selector("body.ready")
+    assert page.text_content("#title") == "lateral.dcm"
+    assert not fact(page, "Lesion").startswith("0 %")
+    assert (report(page), page.text_content("#contradiction")) == ("", "")
+
+
 @pytest.mark.parametrize("orientation", [("R", "F"), ("F", "L"), ("L", "H")])
 def test_a_turned_dicom_is_clicked_through(
     page: Any, tmp_path: Path, shots: Path, orientation: tuple[str, str]

@@ -32,7 +32,7 @@ def append_to_ledger(path: Path, evaluations: Sequence[Evaluation], model: Ident
                     datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%MZ"),
                     commit(Path.cwd()),
                     *model,
-                    data.name,
+                    data.resolve().name,
                 ]
                 + [len(evaluation.cases), evaluation.name]
                 + [f"{score:.4f}" for score in scores]

@@ -147,12 +147,14 @@ def read_card(folder: Path) -> dict[str, Any]:
     Raises:
         SGSegError: there is no artefact, or its weights are not those the card speaks of.
     """
-    path = folder / CARD
+    cure = "give a folder that sgseg export wrote, or install the package again"
+    if (folder / "config.yaml").is_file():
+        cure = "it is a training run: export it first, or use --run where there is such an option"
     try:
-        card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        found = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
-    except (OSError, ValueError) as error:
-        raise SGSegError(f"{folder} holds no SGSeg model ({error}); install the package again") from error
-    if found != card["sha256"]:
-        raise SGSegError(f"{folder / WEIGHTS} is damaged or of another version; install the package again")
+        card: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        known, found = card["sha256"], hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SGSegError(f"{folder} holds no SGSeg model ({error!r}); {cure}") from error
+    if found != known:
+        raise SGSegError(f"{folder / WEIGHTS} is damaged or of another version; copy or install it again")
     return card

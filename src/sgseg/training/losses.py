@@ -38,7 +38,12 @@ def contrastive_loss(images: Tensor, reports: Tensor, same: Tensor, temperature:
         images, reports: embeddings (B, D).
         same: (B,) equal numbers mark equal reports.
         temperature: divides the cosines; the released code multiplies them by 10.
+
+    Returns:
+        A scalar; 0 for no image.
     """
+    if not len(images):
+        return (images.sum() + reports.sum()).float()
     cosines = F.normalize(images, dim=1) @ F.normalize(reports, dim=1).T / temperature
     positives = (same[:, None] == same[None]).to(cosines.dtype)
     targets = positives / positives.sum(1, keepdim=True)

@@ -182,8 +182,8 @@ class StageModule(L.LightningModule):
         """Counts for the scores; returns masks (B, 1, H, W), decoded without a report, and zones (B, 6)."""
         images = self._seen(batch.images / 255)
         if self.stage.objective == "contrastive":
-            loss = self._align(images, batch.zones)
-            self._count("contrastive_loss", loss * len(images), loss.new_tensor(len(images)))
+            loss, known = self._align(images, batch.zones), (~batch.zones.isnan()).all(1).sum()
+            self._count("contrastive_loss", loss * known, known)
             return None
         truth, known = batch.masks.bool(), ~batch.zones.isnan()
         encoded = self.network.encode(images)

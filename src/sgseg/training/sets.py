@@ -91,16 +91,23 @@ def check(config: Config) -> None:
             f"{data.root} has no split 'valid', which chooses the epoch; move some patients' rows from "
             "train.csv to valid.csv"
         )
-    for split in ("train", "valid"):
-        read_cases(_root(data), split)
+    read_cases(_root(data), "train")
+    valid = read_cases(_root(data), "valid")
     if data.negatives is not None:
         read_cases(data.negatives, "train")
     labelled, rest = split_labelled(_trained_on(data, _root(data)), data.labelled, config.seed)
     if not rest and any(stage.pseudo_label_momentum is not None for stage in config.stages):
         raise ConfigError(f"data.labelled={data.labelled} leaves no patient to label; lower it")
-    reported = all(any(case.zones is not None for case in cases) for cases in (labelled, rest))
-    if not reported and any(stage.language_vision_weight for stage in config.stages):
+    if not _all_have_reports(labelled, rest) and any(stage.language_vision_weight for stage in config.stages):
         raise ConfigError("the language-vision loss needs reports, and none is known; set its weight to 0")
+    contrastive = any(stage.objective == "contrastive" for stage in config.stages)
+    if contrastive and not _all_have_reports(labelled, valid):
+        raise ConfigError("contrastive pre-training needs reports in train and valid; leave its stage out")
+
+
+def _all_have_reports(*splits: Sequence[Case]) -> bool:
+    """Whether at least one report is known in each."""
+    return all(any(case.zones is not None for case in cases) for cases in splits)
 
 
 def split_labelled(cases: Sequence[Case], share: float, seed: int) -> tuple[list[Case], list[Case]]:

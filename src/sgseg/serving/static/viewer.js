@@ -201,7 +201,7 @@ function drawFacts(answer) {
   );
   const says = answer.zones.length > 0;
   $("contradiction").textContent =
-    says === area(shown.mask) > 0
+    says === area(shown.mask) > 0 || !hasSides(current)
       ? ""
       : says
         ? "The report names zones, but the mask is empty."
