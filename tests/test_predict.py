@@ -492,6 +492,23 @@ def test_evaluate_command(tmp_path: Path) -> None:
     assert Image.open(tmp_path / "evaluation.png").size[0] > 1000
 
 
+def test_a_look_at_test_is_noted_where_there_is_a_ledger(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "data", {"test": 1}, 600)
+    (tmp_path / "results").mkdir()
+    ledger = tmp_path / "results" / "test-ledger.csv"
+
+    def looks(*options: str) -> int:
+        once = ("evaluate", "--data", "data", "--split", "test", "--guidance", "none")
+        done = sgseg_command(*once, *options, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return len(ledger.read_text().splitlines()) - 1 if ledger.is_file() else 0
+
+    assert looks() == 0, "a folder of this name is not the project's"
+    assert looks("--ledger", "results/test-ledger.csv") == 1
+    assert looks() == 2
+    assert looks("--limit", "1") == 2
+
+
 @pytest.mark.parametrize(("splits", "told"), [(["train"], False), (["train", "valid"], True)])
 def test_evaluate_tells_that_a_split_was_trained_on(tmp_path: Path, splits: list[str], told: bool) -> None:
     write_dataset(tmp_path / "data", {"valid": 1}, 600)

@@ -500,6 +500,13 @@ def test_a_run_without_anything_to_label_does_not_begin(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_is_not_judged_by_masks_that_its_network_does_not_make(phantoms: Path, tmp_path: Path) -> None:
+    told = ["model=unet", "monitor=self", f"data.root={phantoms}"]
+    with pytest.raises(ConfigError, match="no masks under guidance self"):
+        run.start(configs.load("reproduce/cpu", told), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_most_similar_report_is_the_same_one() -> None:
     vectors = np.array([ZoneSet(i).vector for i in range(64)], dtype=np.float32)
     unknown = np.full((1, 6), np.nan, dtype=np.float32)

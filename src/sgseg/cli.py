@@ -33,8 +33,13 @@ data_app = typer.Typer(no_args_is_help=True, help="Data sets.")
 app.add_typer(data_app, name="data")
 
 _GUIDANCE = "none, self, self-soft"
-_Ledger = Annotated[Path, typer.Option("--ledger", help="Gets a line for each look at `test`.")]
 _LEDGER = Path("results/test-ledger.csv")
+_Ledger = Annotated[
+    Path | None,
+    typer.Option(
+        "--ledger", help=f"Gets a line for each look at `test`; default: {_LEDGER}, if it is there."
+    ),
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -101,7 +106,7 @@ def evaluate(
     threshold: Annotated[float, typer.Option(min=0, max=1)] = 0.5,
     json_file: Annotated[str | None, typer.Option("--json", help="Write all numbers; - for stdout.")] = None,
     picture: Annotated[Path, typer.Option(help="Best, median, worst case.")] = Path("evaluation.png"),
-    ledger: _Ledger = _LEDGER,
+    ledger: _Ledger = None,
 ) -> None:
     """Score the model on a data set, through the same predictor that users run, or masks that are there.
 
@@ -111,10 +116,9 @@ def evaluate(
     """
     from sgseg import console
     from sgseg.data import read_cases
-    from sgseg.evaluation import append_to_ledger
     from sgseg.formats import save_picture
 
-    _refuse_without_folder(picture, *([] if json_file in (None, "-") else [Path(str(json_file))]))
+    _refuse_without_folder(picture, ledger, None if json_file in (None, "-") else Path(str(json_file)))
     if predictions is None:
         predictor = _predictor(run, model, threshold)
         cases = read_cases(data, split)[:limit]
@@ -125,8 +129,8 @@ def evaluate(
         cases = read_cases(data, split)[:limit]
         examined = _examine_masks(predictions, cases, tell_extra=limit is None)
     identity, evaluations, sheet = examined
-    if split == "test" and limit is None and ledger.parent.is_dir():
-        append_to_ledger(ledger, evaluations, identity, data)
+    if split == "test" and limit is None:
+        _note_look(ledger, evaluations, identity, data)
     document = {
         "model": identity._asdict(),
         "data": {"name": data.resolve().name, "split": split, "cases": len(cases), "limit": limit},
@@ -148,7 +152,7 @@ def analyse(
     run: Annotated[Path | None, typer.Option(help="A training run instead of the shipped model.")] = None,
     model: Annotated[Path | None, typer.Option(help="Another artefact than the shipped one.")] = None,
     threshold: Annotated[float, typer.Option(min=0, max=1)] = 0.5,
-    ledger: _Ledger = _LEDGER,
+    ledger: _Ledger = None,
 ) -> None:
     """Show where the model errs, whether it knows, and what a perfect report would give.
 
@@ -157,7 +161,7 @@ def analyse(
     from sgseg import console
     from sgseg.data import read_cases
     from sgseg.evaluation import analyse as digest
-    from sgseg.evaluation import append_to_ledger, examine
+    from sgseg.evaluation import examine
     from sgseg.formats import save_analysis
 
     predictor = _predictor(run, model, threshold)
@@ -169,8 +173,8 @@ def analyse(
     with console.progress("evaluating", len(cases) + len(healthy)) as advance:
         evaluations = examine(predictor, cases, [own, *possible], advance)
         unaffected = examine(predictor, healthy, [own], advance)[0] if healthy else None
-    if split == "test" and ledger.parent.is_dir():
-        append_to_ledger(ledger, evaluations, predictor.runtime.identity, data)
+    if split == "test":
+        _note_look(ledger, evaluations, predictor.runtime.identity, data)
     document = {
         "model": predictor.runtime.identity._asdict(),
         "data": {"name": data.resolve().name, "split": split, "cases": len(cases)},
@@ -556,10 +560,20 @@ def _refuse_beside_predictions(run: Path | None, model: Path | None, guidance: s
         raise ConfigError(f"--predictions scores masks as they are; leave out {', '.join(useless)}")
 
 
-def _refuse_without_folder(*files: Path) -> None:
+def _note_look(ledger: Path | None, evaluations: list[Evaluation], identity: Identity, data: Path) -> None:
+    """A line in the ledger that is named, or in the project's own where there is one."""
+    from sgseg.evaluation import append_to_ledger
+
+    path = ledger or (_LEDGER if _LEDGER.is_file() else None)
+    if path is not None:
+        append_to_ledger(path, evaluations, identity, data)
+        _say(f"this look at test stands in {path}")
+
+
+def _refuse_without_folder(*files: Path | None) -> None:
     """So that no long work is done for results that cannot be kept."""
     for file in files:
-        if not file.parent.is_dir():
+        if file is not None and not file.parent.is_dir():
             raise ConfigError(f"{file} cannot be written: there is no folder {file.parent}; make it first")
 
 

@@ -45,4 +45,5 @@ class MissingExtraError(SGSegError, ImportError):
     """An optional part of the package that is not installed."""
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} needs an optional part of SGSeg: pip install 'sgseg[{extra}]'")
+        cure = f"pip install 'sgseg[{extra}]', or '.[{extra}]' in a copy of its repository"
+        super().__init__(f"{what} needs an optional part of SGSeg: {cure}")

@@ -86,6 +86,10 @@ def _begin(config: Config) -> tuple[AnyNetwork, list[str]]:
     network, said = initial(config)
     if any(s.objective == "contrastive" for s in config.stages) and not isinstance(network, Alignable):
         raise ConfigError(f"{config.model} has no contrastive pre-training; leave its stage out")
+    if (config.monitor, False) in (("self", network.writes_reports), ("text", network.reads_reports)):
+        raise ConfigError(
+            f"this network has no masks under guidance {config.monitor}; set monitor to another"
+        )
     if not config.data.has_judge:
         said.append("valid is trained on: its scores judge nothing, and each stage keeps its last epoch")
     return network, said
