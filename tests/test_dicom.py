@@ -336,6 +336,21 @@ def test_audit_hangs_the_standard_way(tmp_path: Path, orientation: tuple[str, st
     assert not any(audited.findings.values())
 
 
+@pytest.mark.parametrize("orientation", STORED)
+def test_training_sees_xrays_as_they_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, orientation: tuple[str, str]
+) -> None:
+    cache = pytest.importorskip("sgseg.training.cache", reason="training needs: pip install 'sgseg[train]'")
+    monkeypatch.setenv("SGSEG_CACHE", str(tmp_path / "cache"))
+    turned, standard = (
+        cache.decode(read_cases(table(tmp_path / name, stored), "test"), 96)
+        for name, stored in (("turned", orientation), ("standard", ("L", "F")))
+    )
+    assert standard.masks.any()
+    for kind in ("images", "masks", "zones"):
+        np.testing.assert_array_equal(getattr(turned, kind), getattr(standard, kind))
+
+
 def test_audit_reads_what_training_reads(tmp_path: Path) -> None:
     audited = audit(list_cases(table(tmp_path / "lateral", ("L", "F"), view="LL")))
     assert [finding.detail for finding in audited.findings["lateral"]] == ["view ll"] * 4

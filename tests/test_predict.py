@@ -51,6 +51,17 @@ def sgseg_command(*arguments: str, cwd: Path | None = None) -> subprocess.Comple
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
 
 
+def test_uncertainty_is_what_is_missing_to_the_expected_dice(predictor: Predictor, folder: Path) -> None:
+    seen = predictor.predict(folder / "case1.png")
+    by_hand = replace(seen, probability=np.array([[0.9, 0.6, 0.2]], dtype=np.float32), threshold=0.5)
+    assert by_hand.uncertainty == pytest.approx(1 - 2 * 1.5 / (1.7 + 2))
+    assert replace(by_hand, threshold=0.95).uncertainty == pytest.approx(0.9), "the mask is empty"
+    case = Case("case1", folder / "case1.png", None, ZoneSet(), "p")
+    (evaluation,) = examine(predictor, [case], [Guidance.NONE])
+    expected = predictor.predict(folder / "case1.png", guidance=Guidance.NONE).uncertainty
+    assert evaluation.quality == pytest.approx([1 - expected], abs=1e-6)
+
+
 def test_prediction_has_the_size_of_the_xray_and_keeps_bars_empty(predictor: Predictor, folder: Path) -> None:
     prediction = predictor.predict(folder / "wide.png")
     assert prediction.probability.shape == prediction.mask.shape == (300, 400)
@@ -287,7 +298,8 @@ def test_bad_files_are_named_and_the_rest_is_written(with_bad_files: list[str], 
 
 
 def test_command_line_laterality_and_report(folder: Path, tmp_path: Path) -> None:
-    for laterality, zone in (("patient", "lower right"), ("image", "lower left")):
+    told = (("patient", "lower right"), ("image", "lower left"))
+    for laterality, zone in told:
         done = sgseg_command(
             *("predict", str(folder / "case1.png"), "--out", str(tmp_path / laterality)),
             *("--report", f"{zone} lung", "--laterality", laterality),
@@ -295,8 +307,30 @@ def test_command_line_laterality_and_report(folder: Path, tmp_path: Path) -> Non
         assert done.returncode == 0, done.stderr
     masks = [np.asarray(Image.open(tmp_path / kind / "case1_mask.png")) for kind in ("patient", "image")]
     np.testing.assert_array_equal(*masks)
-    entry = json.loads((tmp_path / "patient" / "predictions.json").read_text())["images"][0]
-    assert entry["zones"] == ["lower right"]
+    probabilities = []
+    for laterality, zone in told:
+        document = json.loads((tmp_path / laterality / "predictions.json").read_text())
+        (entry,) = document["images"]
+        assert (document["laterality"], document["guiding_zones"]) == (laterality, [0, 0, 1, 0, 0, 0])
+        assert entry["zones"] == [zone] and entry["report"].endswith(f"{zone} lung.")
+        assert list(entry["zone_probabilities"]) == [z.name(Laterality(laterality)) for z in ZONES]
+        probabilities.append([*entry["zone_probabilities"].values()])
+    assert probabilities[0] == probabilities[1], "the order is that of the zones, whoever's left is meant"
+
+
+def test_command_line_threshold_and_resume(folder: Path, tmp_path: Path) -> None:
+    line = ("predict", str(folder / "case1.png"), "--out", str(tmp_path))
+    written = []
+    for threshold, resume in (("0.5", ()), ("0.9", ()), ("0.9", ("--resume",)), ("0.9", ())):
+        done = sgseg_command(*line, "--threshold", threshold, *resume)
+        assert done.returncode == 0, done.stderr
+        document = json.loads((tmp_path / "predictions.json").read_text())
+        assert document["threshold"] == float(threshold)
+        fraction = document["images"][0]["lesion_fraction"]
+        written.append((fraction, (tmp_path / "case1_mask.png").stat().st_mtime_ns))
+    low, high, kept, anew = written
+    assert low[0] > high[0]
+    assert kept == high and anew[1] > high[1]
 
 
 def test_resume_leaves_out_what_is_there(predictor: Predictor, folder: Path, tmp_path: Path) -> None:

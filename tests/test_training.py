@@ -22,7 +22,7 @@ torch = pytest.importorskip("torch")
 
 import lightning as L  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
-from lightning.pytorch.callbacks import ModelCheckpoint  # noqa: E402
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from torch import Tensor  # noqa: E402
 from torch.utils.data import DataLoader  # noqa: E402
@@ -42,9 +42,9 @@ from sgseg.reports import NO_REPORT, parse  # noqa: E402
 from sgseg.training import config as configs  # noqa: E402
 from sgseg.training import networks, pretrained, run  # noqa: E402
 from sgseg.training.augmentation import Augment, flip  # noqa: E402
-from sgseg.training.cache import Arrays  # noqa: E402
+from sgseg.training.cache import Arrays, decode  # noqa: E402
 from sgseg.training.config import Augmentation, Config, Reports  # noqa: E402
-from sgseg.training.losses import language_vision_loss, zone_loss  # noqa: E402
+from sgseg.training.losses import language_vision_loss, mask_loss, zone_loss  # noqa: E402
 from sgseg.training.module import (  # noqa: E402
     StageModule,
     choose_reports,
@@ -52,6 +52,7 @@ from sgseg.training.module import (  # noqa: E402
     standardise,
     zone_index,
 )
+from sgseg.training.runtime import TorchRuntime  # noqa: E402
 from sgseg.training.semi_supervised import (  # noqa: E402
     ContrastiveBatches,
     SemiSupervisedModule,
@@ -167,6 +168,17 @@ def test_flips_swap_the_zones_with_the_pixels(index: int) -> None:
     assert tuple(swapped[1].tolist()) == zones.vector
 
 
+def test_mirrored_images_have_mirrored_masks_and_zones() -> None:
+    off = {"rotate": 0, "zoom": 1, "stretch": 1, "shift": 0, "gamma": 1, "blur": 0, "noise": 0, "erase": 0}
+    left = parse("lower right lung", Laterality.PATIENT)
+    masks = torch.zeros(3, 1, 8, 8)
+    masks[:, :, 5:7, 1:3] = 1
+    zones = torch.tensor([left.vector] * 3).float()
+    _, mirrored, swapped = Augment(Augmentation(flip=1, border=0, **off))(masks.clone(), masks, zones)
+    torch.testing.assert_close(mirrored, masks.flip(3))
+    assert swapped.tolist() == [list(left.flipped().vector)] * 3
+
+
 # --- losses and reports in training
 
 
@@ -215,20 +227,65 @@ def test_the_path_without_a_report_learns_from_the_true_report_alone() -> None:
 def test_distillation_changes_what_the_unguided_path_is_asked_for() -> None:
     losses = []
     for share in (0.0, 0.5):
-        changes = [
-            f"data.root={phantoms}",
-            f"reports.distil={share}",
-            "reports.true=1",
-            "reports.corrupted=0",
-        ]
+        changes = [f"reports.distil={share}", "reports.true=1", "reports.corrupted=0"]
         config = configs.load("sgseg-compact", changes)
         torch.manual_seed(0)
         network = SGSegCompact().train()
         module = StageModule(network, config, 1, [])
         images, masks = torch.rand(4, 1, 64, 64), (torch.rand(4, 1, 64, 64) > 0.5).float()
         torch.manual_seed(1)
-        losses.append(float(module._segment(images, masks, torch.ones(4, 6))["mask_loss"]))
+        losses.append(module._segment(images, masks, torch.ones(4, 6))["mask_loss"].item())
     assert losses[0] != losses[1]
+
+
+def test_losses_have_the_weights_of_the_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = StageModule(SGSegCompact(), configs.load("sgseg-compact"), 1, [])
+    weights = {"zone_weight": 0.25, "language_vision_weight": 0.5}
+    monkeypatch.setattr(module, "stage", module.stage.model_copy(update=weights))
+    losses = {"mask_loss": 1.0, "zone_loss": 10.0, "language_vision_loss": 100.0}
+    monkeypatch.setattr(module, "_segment", lambda *_: {k: torch.tensor(v) for k, v in losses.items()})
+    monkeypatch.setattr(module, "log_dict", lambda *_, **__: None)
+    batch = Batch(torch.zeros(2, 1, 32, 32, dtype=torch.uint8), torch.zeros(2, 1, 32, 32), torch.zeros(2, 6))
+    assert module.training_step(batch, 0).item() == 1 + 0.25 * 10 + 0.5 * 100
+
+
+def test_dice_is_of_the_whole_batch() -> None:
+    """An image without lesion counts by its pixels, not as one of two."""
+    logits = torch.tensor([[2.0, -1.0], [-3.0, -2.0]]).reshape(2, 1, 1, 2)
+    masks = torch.tensor([[1.0, 0.0], [0.0, 0.0]]).reshape(2, 1, 1, 2)
+    p = logits.sigmoid()
+    dice = 1 - (2 * (p * masks).sum()) / (p.sum() + masks.sum())
+    expected = dice + F.binary_cross_entropy_with_logits(logits, masks)
+    assert mask_loss(logits, masks).item() == pytest.approx(expected.item(), abs=1e-4)
+
+
+def test_healthy_and_synthetic_xrays_are_trained_on(
+    phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SGSEG_CACHE", str(tmp_path / "cache"))
+    write_dataset(tmp_path / "healthy", {"train": 3}, 9000, size=64)
+    healthy = [f"data.negatives={tmp_path / 'healthy'}", "data.negatives_repeat=5"]
+    stage = "stages=[{name: one, size: 64, epochs: 1, phantoms: 7}]"
+    config = configs.load("sgseg-compact", [f"data.root={phantoms}", *healthy, stage])
+    sets = training_sets(config.data, config.stages[0], 0)
+    assert [(len(arrays), repeat) for arrays, repeat in sets] == [(40, 1), (3, 5), (7, 1)]
+    assert len(list(Batches(sets, 8, 0))) == (40 + 15 + 7) // 8
+
+
+def test_pretrained_parts_learn_at_a_rate_of_their_own() -> None:
+    changes = ["stages.0.learning_rate=1.0e-2", "stages.0.encoder_learning_rate=1.0e-4", "weight_decay=0.5"]
+    network = SGSegCompact()
+    groups, rates = StageModule(network, configs.load("sgseg-compact", changes), 1, [])._parameter_groups()
+
+    def settings(parameter: torch.nn.Parameter) -> tuple[float, float]:
+        (found,) = [i for i, g in enumerate(groups) if any(p is parameter for p in g["params"])]
+        return rates[found], groups[found]["weight_decay"]
+
+    kernel = next(p for p in network.encoder.parameters() if p.ndim > 1)
+    scale = next(p for p in network.encoder.parameters() if p.ndim == 1)
+    assert (settings(kernel), settings(scale)) == ((1e-4, 0.5), (1e-4, 0.0))
+    head = network.decoder.head
+    assert (settings(head.weight), settings(head.bias)) == ((1e-2, 0.5), (1e-2, 0.0))
 
 
 def test_drop_connect_leaves_out_late_branches_more_often() -> None:
@@ -727,17 +784,27 @@ def test_the_artefact_gives_the_networks_probabilities(
     (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(settings))
     out = export_run(tmp_path / "run", tmp_path / "artefact", phantoms, "test")
     artefact = OnnxRuntime(out)
-    network = TorchRuntime(
-        networks.load(configs.load("sgseg-compact"), out / "model.safetensors"),
-        64,
-        artefact.guidance,
-        artefact.identity,
-        temperature=read_card(out)["calibration"]["temperature"],
+    network, trained = (
+        TorchRuntime(
+            networks.load(configs.load("sgseg-compact"), weights),
+            64,
+            artefact.guidance,
+            artefact.identity,
+            temperature=read_card(out)["calibration"]["temperature"],
+        )
+        for weights in (out / "model.safetensors", unbroken / run.WEIGHTS)
     )
     for batch in (1, 2, 5):
         images = np.random.default_rng(batch).integers(0, 256, (batch, 64, 64), dtype=np.uint8)
         assert largest_difference(artefact, network, images) <= TOLERANCE
     assert sgseg.load(out).predict(np.asarray(images[0])).mask.shape == (64, 64)
+    assert largest_difference(artefact, trained, images) < 0.02, "rounding the weights costs more than that"
+    for part in (network.network.decoder.head.bias, network.network.lerg.bias):
+        with torch.no_grad():
+            part += 0.1
+        assert largest_difference(artefact, network, images) > TOLERANCE, "a difference goes unnoticed"
+        with torch.no_grad():
+            part -= 0.1
 
     written = {path.name: path.read_bytes() for path in out.iterdir()}
     with monkeypatch.context() as patch, pytest.raises(SGSegError, match="differ by"):
@@ -784,6 +851,50 @@ def test_a_run_on_valid_keeps_its_last_epoch(on_both: Path, tmp_path: Path) -> N
     weights = load_file(folder / "weights.safetensors")
     torch.testing.assert_close(weights["decoder.head.weight"], last["network.decoder.head.weight"])
     assert weights["decoder.head.weight"].any()
+
+
+def test_a_run_that_valid_judges_keeps_its_best_epoch(
+    unbroken: Path, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "judged"
+    shutil.copytree(unbroken, folder)
+    last = torch.load(folder / "1-one" / "last.ckpt", weights_only=True)
+    last["state_dict"] = {name: torch.zeros_like(tensor) for name, tensor in last["state_dict"].items()}
+    torch.save(last, folder / "1-one" / "last.ckpt")
+    (folder / "weights.safetensors").unlink()
+    run.resume(folder)
+    weights, expected = (load_file(f / "weights.safetensors") for f in (folder, unbroken))
+    torch.testing.assert_close(weights["decoder.head.weight"], expected["decoder.head.weight"])
+
+    with (unbroken / "1-one" / "metrics.csv").open() as file:
+        scores = [float(row["valid/dice_none"]) for row in csv.DictReader(file)]
+    best = torch.load(unbroken / "1-one" / "best.ckpt", weights_only=True)["epoch"]
+    assert scores[best] == max(scores)
+    monkeypatch.setenv("SGSEG_CACHE", str(tmp_path / "cache"))
+    arrays = decode(read_cases(phantoms, "valid"), 64)
+    player, images = TorchRuntime.of_run(unbroken), np.array(arrays.images)
+    found = player.decode(player.encode(images).features, np.full(len(images), NO_REPORT)) > 0.5
+    dice = 2 * (found & (arrays.masks > 0)).sum() / (found.sum() + (arrays.masks > 0).sum())
+    assert dice == pytest.approx(max(scores), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("objective", "monitor", "mode"),
+    [
+        ("segmentation", "valid/dice_text", "max"),
+        ("zones", "valid/zone_accuracy", "max"),
+        ("contrastive", "valid/contrastive_loss", "min"),
+    ],
+)
+def test_what_judges_a_stage(objective: str, monitor: str, mode: str, tmp_path: Path) -> None:
+    config = configs.load("sgseg-compact", ["monitor=text"])
+    stage = config.stages[0].model_copy(update={"objective": objective, "patience": 3})
+    judges = [
+        callback
+        for callback in run._trainer(config, stage, tmp_path, "32-true").callbacks
+        if isinstance(callback, (run.BestCheckpoint, EarlyStopping))
+    ]
+    assert [(callback.monitor, callback.mode) for callback in judges] == [(monitor, mode)] * 2
 
 
 def test_patience_needs_a_judge() -> None:

@@ -530,6 +530,16 @@ def test_exports_lie_on_the_file_however_it_is_turned(page: Any, tmp_path: Path)
         rows, columns = np.nonzero(mask)
         size = [np.ptp(columns) + 1, np.ptp(rows) + 1]
         assert annotation["bbox"] == [columns.min(), rows.min(), *size]
+    folder = zipfile.ZipFile(io.BytesIO(download(page, "training")))
+    for turn, mask in zip(turns, expected, strict=True):
+        name = f"{''.join(turn)}.png"
+        picture, lesion = (
+            np.asarray(Image.open(folder.open(f"{kind}/{name}"))) for kind in ("images", "masks")
+        )
+        hanging = Hanging.of(*turn)
+        assert hanging is not None
+        assert np.array_equal(lesion > 127, hanging.hung(mask)), "as it hangs on the screen"
+        assert np.corrcoef(picture.ravel(), hung.ravel())[0, 1] > 0.99
 
 
 def test_a_film_of_several_megapixels(page: Any, shots: Path) -> None:
