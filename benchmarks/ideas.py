@@ -290,6 +290,77 @@ class Joint(StageModule):
         return F.cross_entropy(self._report_logits(logits), zone_index(zones)) / 3
 
 
+class Ordered(StageModule):
+    """A side's zones as one ordered scale: how far up the lesion reaches, and how far down.
+
+    Two numbers a side in place of three: the lesion is in the upper (lower) zone if its upper (lower) end
+    reaches that far, and in the middle one if both ends reach at least there.
+    """
+
+    def __init__(self, network: Any, config: Config, number: int, sets: Sets) -> None:
+        lerg, classify = network.lerg, network.lerg._classify
+        lerg.reach = nn.Parameter(torch.ones(2))
+        lerg._classify = lambda objects: self._ordered(classify(objects), lerg.reach)
+        super().__init__(network, config, number, sets)
+
+    @staticmethod
+    def _ordered(logits: Tensor, reach: Tensor) -> Tensor:
+        """(B, 6) -> (B, 6); of LERG's three numbers a side the middle one is not read."""
+        up, _, down = logits.unflatten(1, (2, 3)).unbind(2)
+        to_middle = torch.stack([up, down], 2) + F.softplus(reach)
+        middle = -torch.logsumexp(-to_middle, 2)
+        return torch.stack([up, middle, down], 2).flatten(1)
+
+
+class ZoneMasks(StageModule):
+    """A map of the lesion in each zone, learned from the mask cut by thirds, speaks for the zone by its area.
+
+    The data set has no lungs, so that the cuts are the same rows of every image: those that tell the zones of
+    `train` best from its masks, and 91.9 % of them (84.3 % of `valid`'s).
+    """
+
+    CUTS = (68 / 224, 98 / 224)
+    LARGEST_WITHOUT = (200 / 224**2, 600 / 224**2, 50 / 224**2)
+    """The area, as a share of the image, above which a level counts as infected."""
+
+    def __init__(self, network: Any, config: Config, number: int, sets: Sets) -> None:
+        lerg, classify = network.lerg, network.lerg._classify
+        lerg.maps = nn.Conv2d(lerg.classify.shape[1], 4 * len(ZONES), 1)
+        lerg.slope = nn.Parameter(torch.ones(len(ZONES)))
+        lerg.least = nn.Parameter(-torch.tensor(self.LARGEST_WITHOUT).log().repeat(2))
+        lerg.fusion.register_forward_hook(self._draw)
+        lerg._classify = lambda objects: classify(objects) + self._by_area()
+        super().__init__(network, config, number, sets)
+
+    def _draw(self, _fusion: nn.Module, inputs: tuple[Tensor, Tensor], tokens: Tensor) -> None:
+        """Keeps the maps' logits, (B, 6, H / 8, W / 8)."""
+        height, width = inputs[0].shape[2:]
+        fine = tokens[:, : height * width].transpose(1, 2).unflatten(2, (height, width))
+        self.maps = F.pixel_shuffle(self.network.lerg.maps(fine), 2)
+
+    def _by_area(self) -> Tensor:
+        lerg = self.network.lerg
+        area = self.maps.float().sigmoid().mean((2, 3))
+        return lerg.slope * (area + 1e-4).log() + lerg.least
+
+    def _segment(self, images: Tensor, masks: Tensor, zones: Tensor) -> dict[str, Tensor]:
+        losses = super()._segment(images, masks, zones)
+        targets = F.adaptive_avg_pool2d(self._cut(masks), self.maps.shape[2:])
+        losses["zone_mask_loss"] = F.binary_cross_entropy_with_logits(self.maps.float(), targets)
+        return losses
+
+    def _cut(self, masks: Tensor) -> Tensor:
+        """(B, 1, H, W) -> (B, 6, H, W): the mask in each zone."""
+        height, width = masks.shape[2:]
+        places = torch.zeros(len(ZONES), height, width)
+        rows = (0, *(round(cut * height) for cut in self.CUTS), height)
+        for zone in ZONES:
+            level, side = zone.level.value, zone.side.value
+            half = slice(side * width // 2, (side + 1) * width // 2)
+            places[zone.position, rows[level] : rows[level + 1], half] = 1
+        return masks * places
+
+
 class Frozen(StageModule):
     """LERG and guidance learned on a finished network without text, whose own mask stays as it is."""
 
@@ -351,6 +422,8 @@ IDEAS = {
     "zones-only": Idea(ZonesOnly, "sgseg"),
     "own-encoder": Idea(OwnEncoder, "sgseg"),
     "joint": Idea(Joint, "sgseg"),
+    "ordered": Idea(Ordered, "sgseg"),
+    "zone-masks": Idea(ZoneMasks, "sgseg"),
     "own-reports": Idea(of="sgseg", changes=("reports.true=0.3",)),
     "frozen": Idea(Frozen, "sgseg", ("reports.unguided=false", "monitor=self")),
 }

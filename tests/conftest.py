@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,14 @@ def _root(variable: str, folder: str) -> Path:
     if not root.is_dir():
         pytest.skip(f"no data at {root}; set {variable} to the folder of the data set")
     return root
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Decoded X-rays go into a folder of the tests, not into the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SGSEG_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

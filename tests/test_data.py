@@ -268,7 +268,7 @@ def test_xlsx_without_openpyxl_names_the_extra(tmp_path: Path, monkeypatch: pyte
     root = kaggle(tmp_path, ["a"], [])
     workbook(root / "Train_text.xlsx", ("Image", "Description"), ("mask_a.png", CAPTION))
     monkeypatch.setitem(sys.modules, "openpyxl", None)
-    with pytest.raises(MissingExtraError, match=r"reading \.xlsx .*sgseg\[train\]"):
+    with pytest.raises(MissingExtraError, match=r"reading \.xlsx .*sgseg\[tables\]"):
         read_cases(root, "train")
 
 

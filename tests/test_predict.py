@@ -526,6 +526,20 @@ def test_evaluate_command(tmp_path: Path) -> None:
     assert Image.open(tmp_path / "evaluation.png").size[0] > 1000
 
 
+def test_evaluate_command_takes_a_threshold(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "data", {"valid": 3}, 600)
+    recalls = []
+    for threshold in (0.05, 0.99):
+        line = ("evaluate", "--data", "data", "--guidance", "none", "--threshold", str(threshold))
+        done = sgseg_command(*line, "--json", "-", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        document = json.loads(done.stdout)
+        assert document["threshold"] == threshold
+        cases = document["guidance"]["none"]["cases"]
+        recalls.append(sum(case["tp"] for case in cases))
+    assert recalls[0] > recalls[1]
+
+
 def test_a_look_at_test_is_noted_where_there_is_a_ledger(tmp_path: Path) -> None:
     write_dataset(tmp_path / "data", {"test": 1}, 600)
     (tmp_path / "results").mkdir()

@@ -9,9 +9,9 @@ import os
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import zlib
@@ -62,8 +62,10 @@ class Watched:
         self.decoded: list[int] = []
         self.free = threading.Event()
         self.free.set()
+        self.asked = threading.Event()
 
     def encode(self, images: np.ndarray[Any, Any]) -> Encoded:
+        self.asked.set()
         assert self.free.wait(30)
         self.encoded.append(len(images))
         return self._runtime.encode(images)
@@ -441,8 +443,9 @@ def test_a_full_queue_is_told_to_wait(runtime: Watched) -> None:
     with serving(runtime, queue=1, seconds=20) as client, ThreadPoolExecutor(2) as pool:
         runtime.free.clear()
         try:
+            runtime.asked.clear()
             first = pool.submit(ask, client, xray(504))
-            time.sleep(0.5)  # in the model's hands
+            assert runtime.asked.wait(20)
             second = pool.submit(ask, client, xray(505))
             engine = client.app.state.service.engine  # type: ignore[attr-defined]
             _wait_for(lambda: engine._queue.full())
@@ -458,8 +461,9 @@ def test_a_batch_that_is_too_much_leaves_nothing_behind(runtime: Watched) -> Non
         before = sum(runtime.encoded)
         runtime.free.clear()
         try:
+            runtime.asked.clear()
             first = pool.submit(ask, client, xray(521))
-            time.sleep(0.5)  # in the model's hands
+            assert runtime.asked.wait(20)
             files = [("images", (f"{seed}.png", xray(seed))) for seed in range(522, 526)]
             refused = client.post("/v1/predict/batch", files=files)
         finally:
@@ -496,7 +500,7 @@ def test_large_answers_are_made_one_after_another(runtime: Watched, monkeypatch:
 
 
 def test_what_takes_too_long_is_given_up(runtime: Watched) -> None:
-    with serving(runtime, seconds=0.5) as client:
+    with serving(runtime, seconds=2) as client:
         runtime.free.clear()
         try:
             late = ask(client, xray(507))
@@ -564,8 +568,12 @@ def test_requests_that_wait_together_are_answered_together(runtime: Watched) -> 
         runtime.free.clear()
         before = len(runtime.encoded)
         try:
-            futures = [pool.submit(ask, client, xray(600 + i % 5), zones="none") for i in range(6)]
-            time.sleep(1.5)
+            runtime.asked.clear()
+            futures = [pool.submit(ask, client, xray(600), zones="none")]
+            assert runtime.asked.wait(20)
+            futures += [pool.submit(ask, client, xray(600 + i % 5), zones="none") for i in range(1, 6)]
+            engine = client.app.state.service.engine  # type: ignore[attr-defined]
+            _wait_for(lambda: engine._queue.qsize() == 5)
         finally:
             runtime.free.set()
         answers = [future.result().json() for future in futures]
@@ -576,10 +584,61 @@ def test_requests_that_wait_together_are_answered_together(runtime: Watched) -> 
         assert np.array_equal(mask_of(answer), expected.mask)
 
 
+# --- DICOM stored turned
+
+
+TURN = ("F", "R")
+
+
+@pytest.fixture(scope="module")
+def turned() -> tuple[bytes, np.ndarray[Any, Any], np.ndarray[Any, Any], Hanging]:
+    """A file stored on its side, the X-ray as it hangs, its mask in the file's rows, and the way between."""
+    hanging = Hanging.of(*TURN)
+    assert hanging is not None
+    hung = phantom.draw(31, 224).pixels[:, 16:208]
+    stored = np.ascontiguousarray(hanging.stored(hung))
+    mask = hanging.stored(sgseg.load().predict(np.ascontiguousarray(hung)).mask)
+    assert mask.any() and mask.shape == stored.shape != hung.shape
+    return _dicom(stored, PatientOrientation=list(TURN), ViewPosition="PA"), hung, mask, hanging
+
+
+def test_masks_have_the_files_rows_unless_asked_otherwise(client: TestClient, turned: Any) -> None:
+    content, hung, mask, hanging = turned
+    for asked, expected in (({}, mask), ({"orientation": "standard"}, hanging.hung(mask))):
+        answer = ask(client, content, **asked).json()
+        assert answer["orientation"] == asked.get("orientation", "file")
+        assert np.array_equal(mask_of(answer), expected)
+        picture = client.post(
+            "/v1/predict", files=upload(content), data=asked, headers={"Accept": "image/png"}
+        )
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(picture.content))) > 127, expected)
+    seen = client.get(f"/v1/images/{answer['image_id']}").content
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(seen))), hung), "as a person sees it"
+
+
+def test_a_batch_is_answered_as_single_images_are(client: TestClient, turned: Any) -> None:
+    content, _, mask, hanging = turned
+    lateral = _dicom(phantom.draw(2).pixels, ViewPosition="LL")
+    files = [("images", (name, file)) for name, file in (("a.dcm", content), ("b.dcm", lateral))]
+    asked = {"laterality": "image", "orientation": "standard", "zones": "lower left"}
+    plain, refused = client.post("/v1/predict/batch", files=files, data=asked).json()["results"]
+    assert (plain["laterality"], plain["orientation"], plain["zones"]) == (
+        "image",
+        "standard",
+        ["lower left"],
+    )
+    assert np.array_equal(mask_of(plain), mask_of(ask(client, content, **asked).json()))
+    assert mask_of(plain).shape == hanging.hung(mask).shape
+    assert refused["error"]["code"] == "not_applicable"
+    forced = client.post("/v1/predict/batch", files=files, data={**asked, "force": "true"}).json()["results"]
+    assert forced[1]["against"] == "its view is LL"
+
+
 # --- malformed inputs
 
 
-def _dicom() -> bytes:
+def _dicom(pixels: np.ndarray[Any, Any], **tags: Any) -> bytes:
+    """A file of these pixels, (H, W) uint8, with no more tags than it needs, and these."""
     pydicom = pytest.importorskip("pydicom")
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian
@@ -589,10 +648,12 @@ def _dicom() -> bytes:
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = "1.2.840.10008.5.1.4.1.1.1"
     data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = "1.2.3"
-    data.Modality, data.Rows, data.Columns, data.SamplesPerPixel = "CR", 64, 64, 1
+    (data.Rows, data.Columns), data.Modality, data.SamplesPerPixel = pixels.shape, "CR", 1
     data.PhotometricInterpretation, data.BitsAllocated, data.BitsStored = "MONOCHROME2", 8, 8
     data.HighBit, data.PixelRepresentation = 7, 0
-    data.PixelData = phantom.draw(1, 64).pixels.tobytes()
+    data.PixelData = pixels.tobytes()
+    for keyword, value in tags.items():
+        setattr(data, keyword, value)
     file = io.BytesIO()
     pydicom.dcmwrite(file, data, enforce_file_format=True)
     return file.getvalue()
@@ -606,7 +667,7 @@ def _malformed(count: int) -> Iterator[tuple[str, bytes]]:
         kind: encoded(pixels, kind) for kind in ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "JPEG2000")
     }
     with suppress(pytest.skip.Exception):
-        kinds["DICOM"] = _dicom()
+        kinds["DICOM"] = _dicom(phantom.draw(1, 64).pixels)
     names = (
         "../../etc/cron.d/x",
         "C:\\x.png",
@@ -643,7 +704,6 @@ def test_malformed_files_harm_nothing(
     runtime: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
     with serving(runtime, kept_images=4) as client:
         resident = []
         for name, content in _malformed(200):
@@ -656,6 +716,16 @@ def test_malformed_files_harm_nothing(
     gc.collect()
     assert _resident() - resident[50] < 60, "megabytes that later files left behind"
     assert not list(tmp_path.iterdir()), "a file was written"
+
+
+def test_a_large_upload_stays_in_memory(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def to_the_disk(_: Any) -> None:
+        raise AssertionError("an upload went to the disk")
+
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", to_the_disk)
+    film = Image.fromarray(phantom.draw(1).pixels).resize((1800, 1800))
+    assert len(content := encoded(film, "BMP")) > 3_000_000
+    assert ask(client, content).status_code == 200
 
 
 def _resident() -> float:
@@ -697,17 +767,16 @@ def test_openapi_page_holds_for_generated_requests(runtime: Watched) -> None:
 @contextmanager
 def listening(runtime: Watched, **limits: Any) -> Iterator[str]:
     """A real server on a port of its own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     app = create_app(Predictor(runtime), Limits(**limits))
-    server = uvicorn.Server(uvicorn.Config(app, port=port, ws="none", log_level="warning"))
-    thread = threading.Thread(target=server.run)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, ws="none", log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     _wait_for(lambda: server.started)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(30)
 
 
 def test_many_clients_get_the_answers_of_the_command_line(runtime: Watched, tmp_path: Path) -> None:

@@ -1087,18 +1087,13 @@ def test_right_in_the_users_words_is_the_left_of_the_training_image(tmp_path: Pa
     """From a patient-laterality report through the reader to the zones that supervise LERG."""
     from PIL import Image
 
-    from sgseg.data import read_cases
-    from sgseg.training.cache import decode
-
     pixels = np.tile(np.linspace(0, 255, 64).astype(np.uint8), (64, 1))
     Image.fromarray(pixels).save(tmp_path / "a.png")
     mask = np.zeros((64, 64), dtype=np.uint8)
     mask[45:60, 5:20] = 255
     Image.fromarray(mask).save(tmp_path / "m.png")
     (tmp_path / "train.csv").write_text("image,mask,report\na.png,m.png,lower right lung\n")
-    os.environ["SGSEG_CACHE"] = str(tmp_path / "cache")
     arrays = decode(read_cases(tmp_path, "train"), 64)
-    del os.environ["SGSEG_CACHE"]
     zones = ZoneSet.from_vector(arrays.zones[0].tolist())
     assert zones == parse("lower left lung", Laterality.IMAGE)
     assert zones.sides == {Side.IMAGE_LEFT}

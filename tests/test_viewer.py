@@ -10,7 +10,6 @@ import io
 import json
 import os
 import shutil
-import socket
 import statistics
 import threading
 import time
@@ -57,19 +56,16 @@ _FLAGS = [
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = uvicorn.Server(
-        uvicorn.Config(create_app(sgseg.load()), port=port, ws="none", log_level="warning")
-    )
-    thread = threading.Thread(target=server.run)
+    server = uvicorn.Server(uvicorn.Config(create_app(sgseg.load()), port=0, ws="none", log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
+    end = time.monotonic() + 60
     while not server.started:
+        assert time.monotonic() < end, "the server did not start"
         time.sleep(0.02)
-    yield f"http://127.0.0.1:{port}/"
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
     server.should_exit = True
-    thread.join()
+    thread.join(30)
 
 
 @pytest.fixture(scope="module")

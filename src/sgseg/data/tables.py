@@ -81,7 +81,7 @@ def _read_xlsx(path: Path) -> list[dict[Any, Any]]:
     try:
         from openpyxl import load_workbook
     except ImportError as error:
-        raise MissingExtraError("reading .xlsx", "train") from error
+        raise MissingExtraError("reading .xlsx", "tables") from error
     try:
         book = load_workbook(path, read_only=True, data_only=True)
         header, *lines = book.worksheets[0].iter_rows(values_only=True)
