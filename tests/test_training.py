@@ -26,9 +26,11 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint  # noqa: 
 from safetensors.torch import load_file, save_file  # noqa: E402
 from torch import Tensor  # noqa: E402
 from torch.utils.data import DataLoader  # noqa: E402
+from typer.testing import CliRunner  # noqa: E402
 
 import sgseg  # noqa: E402
 from sgseg.anatomy import Laterality, Side, ZoneSet  # noqa: E402
+from sgseg.cli import app  # noqa: E402
 from sgseg.data import Case, load_mask, read_cases  # noqa: E402
 from sgseg.data.phantom import write_dataset  # noqa: E402
 from sgseg.errors import ConfigError, SGSegError  # noqa: E402
@@ -876,6 +878,17 @@ def test_a_run_that_valid_judges_keeps_its_best_epoch(
     found = player.decode(player.encode(images).features, np.full(len(images), NO_REPORT)) > 0.5
     dice = 2 * (found & (arrays.masks > 0)).sum() / (found.sum() + (arrays.masks > 0).sum())
     assert dice == pytest.approx(max(scores), abs=1e-4)
+
+
+def test_a_run_is_examined_in_place_of_a_model(unbroken: Path, phantoms: Path, tmp_path: Path) -> None:
+    line = ["--run", str(unbroken), "--data", str(phantoms), "--threshold", "0.3"]
+    scores = ["--limit", "2", "--json", str(tmp_path / "s.json"), "--picture", str(tmp_path / "s.png")]
+    for command in (["evaluate", *line, *scores], ["analyse", *line, "--out", str(tmp_path / "analysis")]):
+        done = CliRunner().invoke(app, command)
+        assert done.exit_code == 0, done.output
+    for path in (tmp_path / "s.json", tmp_path / "analysis" / "analysis.json"):
+        document = json.loads(path.read_text())
+        assert document["model"]["version"] == unbroken.name and document["threshold"] == 0.3
 
 
 @pytest.mark.parametrize(
