@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers import sgseg_command
 from sgseg.anatomy import ZONES, Laterality, Level, Side, Zone, ZoneSet
 from sgseg.data import phantom
 from sgseg.data.audit import CHECKS, Audit, audit, list_cases
@@ -33,11 +32,6 @@ UPPER_LEFT, LOWER_LEFT, LOWER_RIGHT = (
         (Side.IMAGE_RIGHT, Level.LOWER),
     )
 )
-
-
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-c", "from sgseg.cli import main; main()", "data", "audit", *arguments]
-    return subprocess.run(line, capture_output=True, text=True)
 
 
 # --- the same picture
@@ -312,7 +306,7 @@ def test_page_and_document(built: Builder, tmp_path: Path) -> None:
 
 def test_command(tmp_path: Path) -> None:
     write_dataset(tmp_path / "data", {"train": 3, "valid": 2}, 900, 96)
-    done = command(str(tmp_path / "data"), "--out", str(tmp_path / "out"))
+    done = sgseg_command("data", "audit", str(tmp_path / "data"), "--out", str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr
     assert "5 cases" in done.stdout and "Patients in two splits" in done.stdout
     assert (tmp_path / "out" / "audit.html").is_file() and (tmp_path / "out" / "audit.json").is_file()
@@ -327,7 +321,7 @@ def test_wrong_use_is_one_line(tmp_path: Path) -> None:
         ((str(tmp_path / "empty"), "--out", str(tmp_path / "out")), "is no data set"),
         ((str(tmp_path / "data"), "--out", str(tmp_path / "file")), "give another folder"),
     ):
-        done = command(*arguments)
+        done = sgseg_command("data", "audit", *arguments)
         assert done.returncode == 1
         assert message in done.stderr
         assert len(done.stderr.splitlines()) == 1

@@ -14,11 +14,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from helpers import COMMAND, sgseg_command
 from sgseg.anatomy import Laterality
 from sgseg.cli import app
 from sgseg.data import phantom, read_cases
-
-_COMMAND = [sys.executable, "-c", "from sgseg.cli import main; main()"]
 
 
 @pytest.mark.parametrize(
@@ -35,7 +34,7 @@ def test_it_answers_at_once(first: str) -> None:
 def test_version() -> None:
     import sgseg
 
-    done = subprocess.run([*_COMMAND, "--version"], capture_output=True, text=True)
+    done = sgseg_command("--version")
     assert done.stdout == f"sgseg {sgseg.__version__}\n"
 
 
@@ -50,7 +49,7 @@ def test_interrupted_prediction_keeps_what_it_has(tmp_path: Path) -> None:
             path.symlink_to(tmp_path / "in" / "000.png")
     out = tmp_path / "out"
     process = subprocess.Popen(
-        [*_COMMAND, "predict", str(tmp_path / "in"), "--out", str(out)],
+        [*COMMAND, "predict", str(tmp_path / "in"), "--out", str(out)],
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # nohup has it ignored
@@ -69,9 +68,9 @@ def test_interrupted_prediction_keeps_what_it_has(tmp_path: Path) -> None:
 
 def test_data_phantom_draws_what_training_reads(tmp_path: Path) -> None:
     arguments = ["data", "phantom", str(tmp_path / "d"), "--train", "3", "--valid", "2", "--test", "0"]
-    subprocess.run([*_COMMAND, *arguments, "--size", "64"], check=True, capture_output=True)
+    assert sgseg_command(*arguments, "--size", "64").returncode == 0
     assert [len(read_cases(tmp_path / "d", split)) for split in ("train", "valid")] == [3, 2]
-    again = subprocess.run([*_COMMAND, *arguments], capture_output=True, text=True)
+    again = sgseg_command(*arguments)
     assert again.returncode == 1
     assert "not an empty folder" in again.stderr
 
@@ -130,7 +129,7 @@ def test_refine_hands_on_what_it_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     ],
 )
 def test_wrong_use_is_one_line(arguments: list[str], message: str, tmp_path: Path) -> None:
-    done = subprocess.run([*_COMMAND, *arguments], capture_output=True, text=True, cwd=tmp_path)
+    done = sgseg_command(*arguments, cwd=tmp_path)
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -16,6 +14,7 @@ import pytest
 from PIL import Image
 
 import sgseg
+from helpers import sgseg_command
 from sgseg.batch import predict_files
 from sgseg.data import Case, read_cases
 from sgseg.data.phantom import write_dataset
@@ -36,11 +35,6 @@ from sgseg.formats import write_json
 from sgseg.reports import Guidance
 
 N_PIXELS = 1000
-
-
-def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-c", "from sgseg.cli import main; main()", *arguments]
-    return subprocess.run(line, capture_output=True, text=True, cwd=cwd)
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +129,7 @@ def test_wrong_masks_are_named(picture: Image.Image, message: str, masks: Path, 
 def test_evaluate_predictions_command(data: Path, masks: Path, tmp_path: Path) -> None:
     Image.new("L", (5, 5)).save(masks / "stray.png")
     arguments = ["evaluate", "--data", str(data), "--predictions", str(masks)]
-    done = command(*arguments, "--json", "scores.json", cwd=tmp_path)
+    done = sgseg_command(*arguments, "--json", "scores.json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "1 files" in done.stderr and "stray.png" in done.stderr
     document = json.loads((tmp_path / "scores.json").read_text())
@@ -161,7 +155,7 @@ def test_evaluate_predictions_command(data: Path, masks: Path, tmp_path: Path) -
     ],
 )
 def test_wrong_predictions_are_one_line(extra: list[str], message: str, data: Path, tmp_path: Path) -> None:
-    done = command("evaluate", "--data", str(data), *extra, cwd=tmp_path)
+    done = sgseg_command("evaluate", "--data", str(data), *extra, cwd=tmp_path)
     assert done.returncode == 1
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -310,13 +304,15 @@ def test_compare_command(tmp_path: Path) -> None:
     several = document(random_rows(30, seed=1))
     several["guidance"]["self"] = document(random_rows(30, seed=2))["guidance"]["none"]
     write_json(tmp_path / "b.json", several)
-    done = command("compare", "a.json", "b.json:self", "--json", "-", cwd=tmp_path)
+    done = sgseg_command("compare", "a.json", "b.json:self", "--json", "-", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     comparison = json.loads(done.stdout)
     assert comparison["b"] == "b.json:self"
     assert set(comparison["scores"]["pooled Dice"]) == {"a", "b", "difference", "low", "high", "p"}
     assert "per-image Dice" in done.stderr
-    done = command("compare", "a.json", "b.json", "--guidance", "none", "--json", "c.json", cwd=tmp_path)
+    done = sgseg_command(
+        "compare", "a.json", "b.json", "--guidance", "none", "--json", "c.json", cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     assert "pooled Dice" in done.stdout
     assert json.loads((tmp_path / "c.json").read_text())["cases"] == 30
@@ -334,7 +330,7 @@ def test_compare_command(tmp_path: Path) -> None:
 def test_wrong_comparison_is_one_line(arguments: list[str], message: str, tmp_path: Path) -> None:
     written(tmp_path / "a.json", random_rows(4))
     (tmp_path / "notes.txt").write_text("not an evaluation")
-    done = command("compare", *arguments, cwd=tmp_path)
+    done = sgseg_command("compare", *arguments, cwd=tmp_path)
     assert done.returncode == 1
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import struct
 import warnings
-import zlib
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -18,6 +16,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from PIL import Image
 
+from helpers import png_header
 from sgseg.errors import ImageError
 from sgseg.imaging import SUFFIXES, Box, ChestXray, Hanging, fit, fit_mask, read, restore
 from sgseg.imaging.geometry import content_box
@@ -328,16 +327,6 @@ def test_hung_and_stored_undo_each_other(hanging: Hanging, array: NDArray[np.uin
     np.testing.assert_array_equal(hanging.hung(hanging.stored(array)), array)
 
 
-def _png_header(width: int, height: int) -> bytes:
-    """A PNG that claims a size and has no pixels."""
-    chunks = ((b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)), (b"IEND", b""))
-    body = (
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        for kind, data in chunks
-    )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(body)
-
-
 def _cut(path: Path) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: len(data) * 2 // 3])
@@ -372,8 +361,8 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut.webp": (lambda path: _saved(CHEST_IMAGE, path, _cut), "damaged"),
     "crc.png": (lambda path: _saved(CHEST_IMAGE, path, _flipped_byte), "damaged"),
     "signature.png": (lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n"), "damaged|not an image"),
-    "bomb.png": (lambda path: path.write_bytes(_png_header(20_000, 20_000)), "too large"),
-    "large.png": (lambda path: path.write_bytes(_png_header(11_000, 10_000)), "11000×10000.*too large"),
+    "bomb.png": (lambda path: path.write_bytes(png_header(20_000, 20_000)), "too large"),
+    "large.png": (lambda path: path.write_bytes(png_header(11_000, 10_000)), "11000×10000.*too large"),
     "pages.tif": (
         lambda path: _saved(CHEST_IMAGE, path, save_all=True, append_images=[CHEST_IMAGE] * 2),
         "3 pictures",
@@ -431,7 +420,7 @@ def test_part_of_a_file_is_refused_unless_it_has_every_pixel(tmp_path: Path, suf
 
 
 def test_pillow_is_left_as_it_was(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(_png_header(9_500, 10_000))
+    (tmp_path / "a.png").write_bytes(png_header(9_500, 10_000))
     limit, filters = Image.MAX_IMAGE_PIXELS, list(warnings.filters)
     with pytest.raises(ImageError):
         read(tmp_path / "a.png")

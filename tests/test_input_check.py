@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 import sgseg
+from helpers import sgseg_command
 from sgseg.batch import predict_files
 from sgseg.data import Case, phantom
 from sgseg.errors import NotApplicableError
@@ -144,10 +143,9 @@ def test_files_are_listed_with_the_reason(predictor: Predictor, files: list[Path
 def test_the_command_names_them_and_leaves_as_for_tags(
     artefact: Path, files: list[Path], tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-c", "from sgseg.cli import main; main()", "predict"]
     for paths, code in ((files, 0), (files[1:], 1), ([*files[1:], "--force"], 0)):
-        arguments = [*command, *map(str, paths), "--model", str(artefact), "--out", str(tmp_path / "out")]
-        done = subprocess.run(arguments, capture_output=True, text=True)
+        out = str(tmp_path / "out")
+        done = sgseg_command("predict", *map(str, paths), "--model", str(artefact), "--out", out)
         assert done.returncode == code, done.stderr
         assert (_MESSAGE in done.stderr + done.stdout) is ("--force" not in paths)
 

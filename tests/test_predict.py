@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 import sgseg
+from helpers import sgseg_command
 from sgseg.anatomy import ZONES, Laterality, ZoneSet
 from sgseg.batch import Results, describe, find_images, predict_files, result_names
 from sgseg.console import show_results
@@ -44,11 +45,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     wide[:, 60:] = np.asarray(Image.fromarray(phantom.draw(3).pixels).resize((340, 300)))
     Image.fromarray(wide).save(root / "wide.png")
     return root
-
-
-def sgseg_command(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from sgseg.cli import main; main()", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
 
 
 def test_uncertainty_is_what_is_missing_to_the_expected_dice(predictor: Predictor, folder: Path) -> None:

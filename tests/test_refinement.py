@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import random
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers import sgseg_command
 from sgseg.anatomy import N_ZONESETS, Laterality, ZoneSet
 from sgseg.batch.refine import refine_table
 from sgseg.errors import DataError
@@ -307,17 +306,12 @@ def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 def test_command(tmp_path: Path) -> None:
     (tmp_path / "reports.csv").write_text(f'image,caption\na,"{MISTYPED}"\nb,"{LOST}"\n')
-    command = [sys.executable, "-c", "from sgseg.cli import main; main()", "data", "refine"]
-    done = subprocess.run(
-        [*command, "reports.csv", "--out", "out"], cwd=tmp_path, capture_output=True, text=True
-    )
+    done = sgseg_command("data", "refine", "reports.csv", "--out", "out", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     for line in ("captions 2 share", "unchanged 0 0.0%", "mended 1 50.0%", "unresolved 1 50.0%"):
         assert line in " ".join(done.stdout.split())
     assert "refinement.csv" in done.stdout
-    done = subprocess.run(
-        [*command, "missing.csv", "--out", "out"], cwd=tmp_path, capture_output=True, text=True
-    )
+    done = sgseg_command("data", "refine", "missing.csv", "--out", "out", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("sgseg: there is no missing.csv; give a table")
     assert "Traceback" not in done.stderr

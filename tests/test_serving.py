@@ -29,6 +29,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 import sgseg
+from helpers import COMMAND, from_run_lengths, png_header
 from sgseg.anatomy import ZONES, Laterality, ZoneSet
 from sgseg.data import phantom
 from sgseg.formats import run_lengths
@@ -44,8 +45,6 @@ from fastapi.testclient import TestClient  # noqa: E402
 
 from sgseg.serving import Limits, create_app, schemas  # noqa: E402
 from sgseg.serving.engine import Look, Looks  # noqa: E402
-
-_COMMAND = [sys.executable, "-c", "from sgseg.cli import main; main()"]
 
 
 class Watched:
@@ -116,9 +115,7 @@ def mask_of(answer: dict[str, Any]) -> np.ndarray[Any, Any]:
     mask = answer["mask"]
     if mask["encoding"] == "png":
         return np.asarray(Image.open(io.BytesIO(base64.b64decode(mask["data"])))) > 127
-    height, width = mask["size"]
-    values = np.arange(len(mask["counts"])) % 2 == 1
-    return np.repeat(values, mask["counts"]).reshape(width, height).T
+    return from_run_lengths(mask)
 
 
 # --- what it answers
@@ -168,8 +165,7 @@ def test_a_mask_comes_as_png_run_lengths_or_picture(client: TestClient) -> None:
 @given(hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=6)))
 def test_run_lengths_are_those_of_coco(array: np.ndarray[Any, Any]) -> None:
     counts = run_lengths(array)
-    back = np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(array.shape[::-1]).T
-    assert np.array_equal(back, array)
+    assert np.array_equal(from_run_lengths({"size": array.shape, "counts": counts}), array)
     assert 0 not in counts[1:]
 
 
@@ -323,13 +319,6 @@ def test_security_headers_and_no_address_of_another_host(client: TestClient) -> 
 # --- what it refuses
 
 
-def _png_header(width: int, height: int) -> bytes:
-    """A PNG that claims this size and holds nothing."""
-    header = b"IHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes((8, 0, 0, 0, 0))
-    chunk = (13).to_bytes(4, "big") + header + zlib.crc32(header).to_bytes(4, "big")
-    return b"\x89PNG\r\n\x1a\n" + chunk + bytes(4) + b"IDAT" + zlib.crc32(b"IDAT").to_bytes(4, "big")
-
-
 GOOD = xray(1)
 REFUSED: dict[str, tuple[dict[str, Any], int, str, str]] = {
     "neither": ({"files": {"zones": (None, "none")}}, 422, "invalid_request", "image_id"),
@@ -349,8 +338,8 @@ REFUSED: dict[str, tuple[dict[str, Any], int, str, str]] = {
     "empty": ({"files": upload(b"")}, 422, "invalid_image", "x.png is empty"),
     "cut": ({"files": upload(GOOD[: len(GOOD) // 2])}, 422, "invalid_image", "damaged"),
     "uniform": ({"files": upload(encoded(np.zeros((99, 99), np.uint8)))}, 422, "invalid_image", "uniform"),
-    "bomb": ({"files": upload(_png_header(60_000, 60_000))}, 413, "image_too_large", "too large"),
-    "many pixels": ({"files": upload(_png_header(5_001, 5_000))}, 413, "image_too_large", "5001×5000"),
+    "bomb": ({"files": upload(png_header(60_000, 60_000))}, 413, "image_too_large", "too large"),
+    "many pixels": ({"files": upload(png_header(5_001, 5_000))}, 413, "image_too_large", "5001×5000"),
     "words": ({"data": {"report": "the liver"}}, 422, "invalid_report", "'liver'"),
     "no side": ({"data": {"report": "upper lung"}}, 422, "invalid_report", "left or right"),
     "zone": ({"data": {"zones": "lower middle"}}, 422, "invalid_report", "lower middle"),
@@ -681,7 +670,7 @@ def _malformed(count: int) -> Iterator[tuple[str, bytes]]:
     bomb = zlib.compress(bytes(50_000_000))
     yield (
         "bomb.png",
-        _png_header(5_000, 5_000)[:-12] + len(bomb).to_bytes(4, "big") + b"IDAT" + bomb + bytes(4),
+        png_header(5_000, 5_000)[:-12] + len(bomb).to_bytes(4, "big") + b"IDAT" + bomb + bytes(4),
     )
     for i in range(count - 1):
         good = bytearray(kinds[rng.choice(list(kinds))])
@@ -785,7 +774,7 @@ def test_many_clients_get_the_answers_of_the_command_line(runtime: Watched, tmp_
     seeds = range(1, 9)
     for seed in seeds:
         (tmp_path / f"{seed}.png").write_bytes(xray(seed))
-    subprocess.run([*_COMMAND, "predict", str(tmp_path), "--out", str(tmp_path / "out")], check=True)
+    subprocess.run([*COMMAND, "predict", str(tmp_path), "--out", str(tmp_path / "out")], check=True)
     expected = {s: np.asarray(Image.open(tmp_path / "out" / f"{s}_mask.png")) > 127 for s in seeds}
     statuses: list[int] = []
     end = time.monotonic() + seconds
@@ -815,7 +804,7 @@ def test_many_clients_get_the_answers_of_the_command_line(runtime: Watched, tmp_
 def test_the_command_serves_until_it_is_stopped(tmp_path: Path) -> None:
     environment = {**os.environ, "SGSEG_API_KEY": "k"}
     process = subprocess.Popen(
-        [*_COMMAND, "serve", "--port", "0"],
+        [*COMMAND, "serve", "--port", "0"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -29,6 +28,7 @@ from torch.utils.data import DataLoader  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
 import sgseg  # noqa: E402
+from helpers import COMMAND  # noqa: E402
 from sgseg.anatomy import Laterality, Side, ZoneSet  # noqa: E402
 from sgseg.cli import app  # noqa: E402
 from sgseg.data import Case, load_mask, read_cases  # noqa: E402
@@ -439,9 +439,8 @@ def _arguments(data: Path, out: Path) -> list[str]:
 
 def _train(arguments: list[str], cache: Path) -> subprocess.Popen[str]:
     environment = {**os.environ, "SGSEG_CACHE": str(cache)}
-    command = [sys.executable, "-c", "from sgseg.cli import main; main()", *arguments]
     return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*COMMAND, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
 
 

@@ -24,6 +24,7 @@ import pytest
 from PIL import Image
 
 import sgseg
+from helpers import from_run_lengths
 from sgseg.anatomy import ZONES, Laterality, Level, Side, Zone, ZoneSet
 from sgseg.batch import predict_files
 from sgseg.data import phantom, read_cases
@@ -166,12 +167,6 @@ def dicom(hung: np.ndarray[Any, Any], *orientation: str, **tags: Any) -> bytes:
     file = io.BytesIO()
     data.save_as(file, enforce_file_format=True)
     return file.getvalue()
-
-
-def from_rle(mask: dict[str, Any]) -> np.ndarray[Any, Any]:
-    """A mask, (H, W) bool, from COCO's run lengths."""
-    height, width = mask["size"]
-    return np.repeat(np.arange(len(mask["counts"])) % 2 == 1, mask["counts"]).reshape(width, height).T
 
 
 def shot(canvas: Any) -> np.ndarray[Any, Any]:
@@ -495,7 +490,7 @@ def test_a_turned_dicom_is_clicked_through(
     document = json.loads(download(page, "json"))
     assert document["orientation"] == results.settings["orientation"] == "file"
     assert document["hanging"] == results.images[0]["hanging"]
-    assert np.array_equal(from_rle(document["mask"]), written)
+    assert np.array_equal(from_run_lengths(document["mask"]), written)
     overlay = np.asarray(Image.open(io.BytesIO(download(page, "overlay"))).convert("RGB")).astype(int)
     assert overlay.shape[:2] == hung.shape
     assert (overlay[4:30, 4:30] == 255).all(-1).any(), "a letter in the corner"
@@ -522,7 +517,7 @@ def test_exports_lie_on_the_file_however_it_is_turned(page: Any, tmp_path: Path)
     assert [image["file_name"] for image in coco["images"]] == [path.name for path in paths]
     for image, annotation, mask in zip(coco["images"], coco["annotations"], expected, strict=True):
         assert (image["height"], image["width"]) == mask.shape
-        assert np.array_equal(from_rle(annotation["segmentation"]), mask)
+        assert np.array_equal(from_run_lengths(annotation["segmentation"]), mask)
         rows, columns = np.nonzero(mask)
         size = [np.ptp(columns) + 1, np.ptp(rows) + 1]
         assert annotation["bbox"] == [columns.min(), rows.min(), *size]
