@@ -370,7 +370,7 @@ def test_resume_says_why_it_starts_anew(
     paths = [folder / "case1.png"]
     predict_files(predictor, paths, tmp_path, Guidance.NONE)
     show_results(predict_files(predictor, paths, tmp_path, Guidance.SELF, resume=True), tmp_path)
-    assert "all predicted anew: an earlier call had another guidance" in capsys.readouterr().err
+    assert "nothing of an earlier call is kept: it had another guidance" in capsys.readouterr().err
     (tmp_path / "predictions.json").write_text("[]")
     assert len(predict_files(predictor, paths, tmp_path, Guidance.SELF, resume=True).images) == 1
 
@@ -439,16 +439,17 @@ def test_the_table_says_the_finding(tmp_path: Path, capsys: pytest.CaptureFixtur
         (["--report", "lower left lung", "--guidance", "self"], "leave out --guidance"),
         (["--model", "nowhere"], "give a folder that sgseg export wrote"),
         (["--model", "run"], "it is a training run: export it first"),
-        (["--model", "old"], "holds no SGSeg model (KeyError('sha256'))"),
+        (["--model", "old"], "model.json is no card of an SGSeg model"),
     ],
 )
 def test_wrong_use_is_one_line(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name, file, content in (("run", "config.yaml", ""), ("old", "model.json", "{}")):
+    for name, files in (("run", ["config.yaml"]), ("old", ["model.json", "model.safetensors"])):
         (tmp_path / name).mkdir()
-        (tmp_path / name / file).write_text(content)
+        for file in files:
+            (tmp_path / name / file).write_text("{}")
     done = sgseg_command("predict", str(folder / "case1.png"), "--out", str(tmp_path / "o"), *arguments)
     assert done.returncode == 1
     assert message in done.stderr

@@ -57,7 +57,7 @@ def show_results(results: Results, out: Path) -> None:
         highlight=False,
     )
     if results.differing:
-        _warn(f"sgseg: all predicted anew: an earlier call had another {', '.join(results.differing)}")
+        _warn(f"sgseg: nothing of an earlier call is kept: it had another {', '.join(results.differing)}")
     for other in results.not_applicable:
         _warn(f"sgseg: {other['error']}")
     for failure in results.failed:

@@ -152,9 +152,11 @@ def read_card(folder: Path) -> dict[str, Any]:
         cure = "it is a training run: export it first, or use --run where there is such an option"
     try:
         card: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        known, found = card["sha256"], hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SGSegError(f"{folder} holds no SGSeg model ({error!r}); {cure}") from error
-    if found != known:
+        found = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    except (OSError, ValueError) as error:
+        raise SGSegError(f"{folder} holds no SGSeg model ({error}); {cure}") from error
+    if not isinstance(card, dict) or "sha256" not in card:
+        raise SGSegError(f"{folder / CARD} is no card of an SGSeg model; {cure}")
+    if found != card["sha256"]:
         raise SGSegError(f"{folder / WEIGHTS} is damaged or of another version; copy or install it again")
     return card
