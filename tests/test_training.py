@@ -840,32 +840,31 @@ def test_valid_is_trained_on_where_it_is_asked_for(on_both: Path) -> None:
     assert "judge nothing" in json.loads((on_both / "run.json").read_text())["warnings"][-1]
 
 
-def test_a_run_on_valid_keeps_its_last_epoch(on_both: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "both"
-    shutil.copytree(on_both, folder)
-    best = torch.load(folder / "1-one" / "best.ckpt", weights_only=True)
-    best["state_dict"] = {name: torch.zeros_like(tensor) for name, tensor in best["state_dict"].items()}
-    torch.save(best, folder / "1-one" / "best.ckpt")
-    (folder / "weights.safetensors").unlink()
+def _chosen_without(checkpoint: str, trained: Path, folder: Path) -> Tensor:
+    """The mask head that a finished run chooses anew, this one of its checkpoints being all zeros."""
+    shutil.copytree(trained, folder)
+    path = folder / "1-one" / checkpoint
+    emptied = torch.load(path, weights_only=True)
+    emptied["state_dict"] = {name: torch.zeros_like(tensor) for name, tensor in emptied["state_dict"].items()}
+    torch.save(emptied, path)
+    (folder / run.WEIGHTS).unlink()
     run.resume(folder)
-    last = torch.load(folder / "1-one" / "last.ckpt", weights_only=True)["state_dict"]
-    weights = load_file(folder / "weights.safetensors")
-    torch.testing.assert_close(weights["decoder.head.weight"], last["network.decoder.head.weight"])
-    assert weights["decoder.head.weight"].any()
+    return load_file(folder / run.WEIGHTS)["decoder.head.weight"]
+
+
+def test_a_run_on_valid_keeps_its_last_epoch(on_both: Path, tmp_path: Path) -> None:
+    chosen = _chosen_without("best.ckpt", on_both, tmp_path / "both")
+    last = torch.load(on_both / "1-one" / "last.ckpt", weights_only=True)["state_dict"]
+    torch.testing.assert_close(chosen, last["network.decoder.head.weight"])
+    assert chosen.any()
 
 
 def test_a_run_that_valid_judges_keeps_its_best_epoch(
     unbroken: Path, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "judged"
-    shutil.copytree(unbroken, folder)
-    last = torch.load(folder / "1-one" / "last.ckpt", weights_only=True)
-    last["state_dict"] = {name: torch.zeros_like(tensor) for name, tensor in last["state_dict"].items()}
-    torch.save(last, folder / "1-one" / "last.ckpt")
-    (folder / "weights.safetensors").unlink()
-    run.resume(folder)
-    weights, expected = (load_file(f / "weights.safetensors") for f in (folder, unbroken))
-    torch.testing.assert_close(weights["decoder.head.weight"], expected["decoder.head.weight"])
+    chosen = _chosen_without("last.ckpt", unbroken, tmp_path / "judged")
+    torch.testing.assert_close(chosen, load_file(unbroken / run.WEIGHTS)["decoder.head.weight"])
+    assert chosen.any()
 
     with (unbroken / "1-one" / "metrics.csv").open() as file:
         scores = [float(row["valid/dice_none"]) for row in csv.DictReader(file)]
