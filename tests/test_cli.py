@@ -125,6 +125,7 @@ def test_refine_hands_on_what_it_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
         (["train", "sgseg-compact", "data.root=nowhere", "--out", "o"], "nowhere is not a folder"),
         (["train", "--resume", "nowhere"], "nowhere is not a run"),
         (["evaluate", "--data", "nowhere"], "nowhere is not a folder"),
+        (["analyse", "--data", "nowhere", "--out", "o", "--ledger", "no/x.csv"], "there is no folder no"),
         (["evaluate", "--data", "nowhere", "--run", "r"], "r has no weights.safetensors"),
     ],
 )

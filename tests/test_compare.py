@@ -152,6 +152,7 @@ def test_evaluate_predictions_command(data: Path, masks: Path, tmp_path: Path) -
         (["--predictions", "."], "4 of 4 cases have no mask"),
         (["--predictions", ".", "--json", "no/x.json"], "there is no folder no; make it first"),
         (["--picture", "no/x.png"], "there is no folder no; make it first"),
+        (["--ledger", "no/x.csv"], "there is no folder no; make it first"),
     ],
 )
 def test_wrong_predictions_are_one_line(extra: list[str], message: str, data: Path, tmp_path: Path) -> None:

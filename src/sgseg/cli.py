@@ -164,6 +164,7 @@ def analyse(
     from sgseg.evaluation import examine
     from sgseg.formats import save_analysis
 
+    _refuse_without_folder(ledger)
     predictor = _predictor(run, model, threshold)
     cases = read_cases(data, split)
     _tell_if_seen(predictor, split)
