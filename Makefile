@@ -14,16 +14,17 @@ test: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/pytest
 
-# The instrument alone: no torch.
-$(VENV)/.core: pyproject.toml
-	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+# By its pip, for a venv whose making failed half-way has a python already.
+$(BIN)/pip:
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "pip>=21.3"
+
+# The instrument alone: no torch.
+$(VENV)/.core: pyproject.toml | $(BIN)/pip
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
-$(VENV)/.dev: pyproject.toml
-	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet "pip>=21.3"
+$(VENV)/.dev: pyproject.toml | $(BIN)/pip
 	$(BIN)/python -m pip install --quiet --editable '.[train,pretrained,dicom,metrics,serve,dev]'
 	touch $@
 

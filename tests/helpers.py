@@ -1,11 +1,14 @@
-"""What several test files do: run the command line, and make or read a format by hand."""
+"""What several test files do: run the command line or the service, make or read a format by hand."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,25 @@ COMMAND = [sys.executable, "-c", "from sgseg.cli import main; main()"]
 def sgseg_command(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Runs a command in a process of its own."""
     return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, cwd=cwd)
+
+
+@contextmanager
+def listening(application: Any) -> Iterator[str]:
+    """A real server on a free port, in a thread; its address, without a slash at the end."""
+    import uvicorn
+
+    server = uvicorn.Server(uvicorn.Config(application, port=0, ws="none", log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    end = time.monotonic() + 60
+    while not server.started:
+        assert time.monotonic() < end, "the server did not start"
+        time.sleep(0.02)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(30)
 
 
 def from_run_lengths(mask: Mapping[str, Any]) -> np.ndarray[Any, Any]:

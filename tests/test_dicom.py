@@ -337,11 +337,8 @@ def test_audit_hangs_the_standard_way(tmp_path: Path, orientation: tuple[str, st
 
 
 @pytest.mark.parametrize("orientation", STORED)
-def test_training_sees_xrays_as_they_hang(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, orientation: tuple[str, str]
-) -> None:
+def test_training_sees_xrays_as_they_hang(tmp_path: Path, orientation: tuple[str, str]) -> None:
     cache = pytest.importorskip("sgseg.training.cache", reason="training needs: pip install 'sgseg[train]'")
-    monkeypatch.setenv("SGSEG_CACHE", str(tmp_path / "cache"))
     turned, standard = (
         cache.decode(read_cases(table(tmp_path / name, stored), "test"), 96)
         for name, stored in (("turned", orientation), ("standard", ("L", "F")))

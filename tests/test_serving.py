@@ -29,7 +29,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 import sgseg
-from helpers import COMMAND, from_run_lengths, png_header
+from helpers import COMMAND, from_run_lengths, listening, png_header
 from sgseg.anatomy import ZONES, Laterality, ZoneSet
 from sgseg.data import phantom
 from sgseg.formats import run_lengths
@@ -40,7 +40,6 @@ from sgseg.reports import Guidance, parse, write
 pytest.importorskip("fastapi", reason="the service needs fastapi: pip install 'sgseg[serve]'")
 httpx = pytest.importorskip("httpx", reason="asking the service needs httpx: pip install 'sgseg[dev]'")
 
-import uvicorn  # noqa: E402
 from fastapi.testclient import TestClient  # noqa: E402
 
 from sgseg.serving import Limits, create_app, schemas  # noqa: E402
@@ -753,21 +752,6 @@ def test_openapi_page_holds_for_generated_requests(runtime: Watched) -> None:
 # --- as a process
 
 
-@contextmanager
-def listening(runtime: Watched, **limits: Any) -> Iterator[str]:
-    """A real server on a port of its own."""
-    app = create_app(Predictor(runtime), Limits(**limits))
-    server = uvicorn.Server(uvicorn.Config(app, port=0, ws="none", log_level="warning"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    _wait_for(lambda: server.started)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(30)
-
-
 def test_many_clients_get_the_answers_of_the_command_line(runtime: Watched, tmp_path: Path) -> None:
     """SGSEG_LOAD_SECONDS makes it longer: 60 is a minute of 32 clients."""
     seconds = float(os.environ.get("SGSEG_LOAD_SECONDS", "5"))
@@ -789,7 +773,8 @@ def test_many_clients_get_the_answers_of_the_command_line(runtime: Watched, tmp_
                 if response.status_code == 200:
                     assert np.array_equal(mask_of(response.json()), expected[seed])
 
-    with listening(runtime, requests=24, kept_images=4) as url, ThreadPoolExecutor(32) as pool:
+    app = create_app(Predictor(runtime), Limits(requests=24, kept_images=4))
+    with listening(app) as url, ThreadPoolExecutor(32) as pool:
         for future in [pool.submit(client, number) for number in range(32)]:
             future.result()
         assert httpx.get(f"{url}/readyz").status_code == 200

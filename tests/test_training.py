@@ -261,10 +261,7 @@ def test_dice_is_of_the_whole_batch() -> None:
     assert mask_loss(logits, masks).item() == pytest.approx(expected.item(), abs=1e-4)
 
 
-def test_healthy_and_synthetic_xrays_are_trained_on(
-    phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SGSEG_CACHE", str(tmp_path / "cache"))
+def test_healthy_and_synthetic_xrays_are_trained_on(phantoms: Path, tmp_path: Path) -> None:
     write_dataset(tmp_path / "healthy", {"train": 3}, 9000, size=64)
     healthy = [f"data.negatives={tmp_path / 'healthy'}", "data.negatives_repeat=5"]
     stage = "stages=[{name: one, size: 64, epochs: 1, phantoms: 7}]"
@@ -859,9 +856,7 @@ def test_a_run_on_valid_keeps_its_last_epoch(on_both: Path, tmp_path: Path) -> N
     assert chosen.any()
 
 
-def test_a_run_that_valid_judges_keeps_its_best_epoch(
-    unbroken: Path, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_valid_judges_keeps_its_best_epoch(unbroken: Path, phantoms: Path, tmp_path: Path) -> None:
     chosen = _chosen_without("last.ckpt", unbroken, tmp_path / "judged")
     torch.testing.assert_close(chosen, load_file(unbroken / run.WEIGHTS)["decoder.head.weight"])
     assert chosen.any()
@@ -870,7 +865,6 @@ def test_a_run_that_valid_judges_keeps_its_best_epoch(
         scores = [float(row["valid/dice_none"]) for row in csv.DictReader(file)]
     best = torch.load(unbroken / "1-one" / "best.ckpt", weights_only=True)["epoch"]
     assert scores[best] == max(scores)
-    monkeypatch.setenv("SGSEG_CACHE", str(tmp_path / "cache"))
     arrays = decode(read_cases(phantoms, "valid"), 64)
     player, images = TorchRuntime.of_run(unbroken), np.array(arrays.images)
     found = player.decode(player.encode(images).features, np.full(len(images), NO_REPORT)) > 0.5

@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import statistics
-import threading
 import time
 import zipfile
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ import pytest
 from PIL import Image
 
 import sgseg
-from helpers import from_run_lengths
+from helpers import from_run_lengths, listening
 from sgseg.anatomy import ZONES, Laterality, Level, Side, Zone, ZoneSet
 from sgseg.batch import predict_files
 from sgseg.data import phantom, read_cases
@@ -36,7 +35,6 @@ playwright = pytest.importorskip(
     "playwright.sync_api", reason="driving a browser needs playwright: pip install 'sgseg[dev]'"
 )
 
-import uvicorn  # noqa: E402
 
 from sgseg.serving import create_app  # noqa: E402
 
@@ -57,16 +55,8 @@ _FLAGS = [
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    server = uvicorn.Server(uvicorn.Config(create_app(sgseg.load()), port=0, ws="none", log_level="warning"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    end = time.monotonic() + 60
-    while not server.started:
-        assert time.monotonic() < end, "the server did not start"
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
-    server.should_exit = True
-    thread.join(30)
+    with listening(create_app(sgseg.load())) as address:
+        yield f"{address}/"
 
 
 @pytest.fixture(scope="module")
