@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from kornia.enhance import equalize_clahe
 from kornia.filters import gaussian_blur2d
+from kornia.geometry.transform import warp_affine
 from kornia.losses import lovasz_hinge_loss
 from monai.losses.boundary_loss import BoundaryLoss
 from monai.losses.dice import DiceCELoss, DiceFocalLoss
@@ -37,13 +38,13 @@ from sgseg.models.compact.guided_decoder import SUBPIXEL, ReportGuidance
 from sgseg.models.interface import Encoded
 from sgseg.reports import NO_REPORT
 from sgseg.reproduce.runs import RUNS
+from sgseg.training import augmentation, run
 from sgseg.training import config as configs
-from sgseg.training import run
 from sgseg.training.cache import Arrays
-from sgseg.training.config import Config
+from sgseg.training.config import Augmentation, Config
 from sgseg.training.losses import mask_loss
-from sgseg.training.module import StageModule, zone_index
-from sgseg.training.networks import WEIGHTS, AnyNetwork
+from sgseg.training.module import StageModule, repeat_features, standardise, zone_index
+from sgseg.training.networks import WEIGHTS, AnyNetwork, load
 
 Sets = Sequence[tuple[Arrays, int]]
 
@@ -128,6 +129,20 @@ def cutmix(both: Tensor) -> Tensor:
     half = both.shape[-1] // 2
     other = both[torch.randperm(len(both))] if torch.rand(()) < 0.5 else both
     return torch.cat([both[..., :half], other[..., half:]], -1)
+
+
+class HalfUntouched(StageModule):
+    """Half of the images as they are: whatever is turned or zoomed is blurred a little as well."""
+
+    def __init__(self, network: AnyNetwork, config: Config, number: int, sets: Sets) -> None:
+        super().__init__(network, config, number, sets)
+        self.augment.register_forward_hook(lambda _module, given, changed: self._mixed(given, changed))
+
+    @staticmethod
+    def _mixed(given: tuple[Tensor, ...], changed: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        keep = torch.rand(len(given[0])) < 0.5
+        pick = [keep.view(-1, *(1,) * (x.ndim - 1)) for x in given]
+        return tuple(torch.where(*x) for x in zip(pick, given, changed, strict=True))
 
 
 class Equalised(StageModule):
@@ -381,6 +396,84 @@ class Frozen(StageModule):
             part.train()
 
 
+class SharpnessAware(StageModule):
+    """The gradient where the loss is worst nearby (SAM, Foret et al., ICLR 2021); a step costs two."""
+
+    RADIUS = 0.05
+
+    def configure_optimizers(self) -> Any:
+        configured = super().configure_optimizers()
+        optimizer = configured["optimizer"]
+        step = optimizer.step
+
+        def sharpness_aware(closure: Callable[[], Any]) -> Any:
+            state = torch.get_rng_state()
+            loss = closure()
+            moves = self._towards_worse(optimizer)
+            _move(moves, 1)
+            torch.set_rng_state(state)  # the same augmentation and reports again
+            closure()
+            _move(moves, -1)
+            step()
+            return loss
+
+        optimizer.step = sharpness_aware
+        return configured
+
+    def _towards_worse(self, optimizer: torch.optim.Optimizer) -> list[tuple[Tensor, Tensor]]:
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = torch.stack([p.grad.norm() for p in parameters]).norm()
+        return [(p, p.grad * (self.RADIUS / norm.clamp(min=1e-12))) for p in parameters]
+
+
+@torch.no_grad()
+def _move(moves: list[tuple[Tensor, Tensor]], sign: int) -> None:
+    for parameter, move in moves:
+        parameter += sign * move
+
+
+class Taught(StageModule):
+    """Targets half-way between the mask and the mean of what `teachers` draw, with and without the report."""
+
+    teachers: Sequence[Path] = ()
+
+    def __init__(self, network: AnyNetwork, config: Config, number: int, sets: Sets) -> None:
+        assert self.teachers, "taught needs --teachers"
+        super().__init__(network, config, number, sets)
+        loaded = [load(configs.load(run / "config.yaml"), run / WEIGHTS).eval() for run in self.teachers]
+        self.augment = TaughtAugment(self.stage.augmentation or config.augmentation, loaded)
+
+    def _mask_losses(self, logits: Tensor, masks: Tensor) -> dict[str, Tensor]:
+        paths = len(logits) // len(self.augment.drawn)  # without a report, then with one
+        drawn = torch.cat(self.augment.drawn.split(1, 1)[:paths])
+        return {"mask_loss": mask_loss(logits, (masks + drawn) / 2)}
+
+
+class TaughtAugment(augmentation.Augment):
+    """What teachers draw on the X-ray as it is goes the way of its mask, and is kept: (B, 2, H, W)."""
+
+    def __init__(self, config: Augmentation, teachers: Sequence[Any]) -> None:
+        super().__init__(config)
+        self.teach = lambda *given: torch.stack([_draw(teacher, *given) for teacher in teachers]).mean(0)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor, masks: Tensor, zones: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        transform = augmentation._sample_transforms(masks, self.config)
+        together = torch.cat([images, masks, self.teach(images, zones)], 1)
+        together = warp_affine(together, transform, images.shape[2:], align_corners=False)
+        images, masks, self.drawn = together.split((1, 1, 2), 1)
+        images = self.intensity(images.clamp(0, 1)).clamp(0, 1)
+        return augmentation._paint_bars(images, self.config.border), (masks > 0.5).float(), zones
+
+
+def _draw(teacher: Any, images: Tensor, zones: Tensor) -> Tensor:
+    """(B, 2, H, W): without a report and with the true one."""
+    reports = torch.cat([torch.full((len(images),), NO_REPORT), zone_index(zones)])
+    encoded = teacher.encode(standardise(images).contiguous(memory_format=torch.channels_last))
+    logits = teacher.decode(repeat_features(encoded.features, 2), reports, teacher.report_encoder())
+    return torch.cat(logits.float().sigmoid().chunk(2), 1)
+
+
 class Idea(NamedTuple):
     """A run of `sgseg reproduce --preset cpu` with one thing changed: its stages, or its configuration."""
 
@@ -409,6 +502,9 @@ IDEAS = {
     "elastic": Idea(changing(bent)),
     "mixup": Idea(changing(mixup)),
     "cutmix": Idea(changing(cutmix)),
+    "half-untouched": Idea(HalfUntouched),
+    "sharpness-aware": Idea(SharpnessAware),
+    "taught": Idea(Taught, "sgseg"),
     "equalised": Idea(Equalised),
     "source-twice": Idea(SourceTwice, changes=("stages.0.epochs=5",)),  # as many steps
     "inpainting": Idea(
@@ -435,11 +531,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="QaTa-COV19")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; goes on if it is there")
     parser.add_argument("--start", type=Path, help="for frozen: the run of image-only to build on")
+    parser.add_argument("--teachers", type=Path, nargs="+", default=[], help="for taught: runs of sgseg")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("changes", nargs="*", help="more changes, as stages.0.epochs=3")
     arguments = parser.parse_intermixed_args()
     idea = IDEAS[arguments.idea]
-    Frozen.start = arguments.start
+    Frozen.start, Taught.teachers = arguments.start, arguments.teachers
     run.StageModule = idea.stage  # type: ignore[misc]  # what this file is for: the library has no such stages
     if (arguments.out / "config.yaml").is_file():
         run.resume(arguments.out)
