@@ -433,14 +433,14 @@ def _move(moves: list[tuple[Tensor, Tensor]], sign: int) -> None:
 
 
 class Taught(StageModule):
-    """Targets half-way between the mask and the mean of what `teachers` draw, with and without the report."""
+    """Targets half-way between the mask and the mean of what teachers draw, with and without the report."""
 
     teachers: Sequence[Path] = ()
 
     def __init__(self, network: AnyNetwork, config: Config, number: int, sets: Sets) -> None:
-        assert self.teachers, "taught needs --teachers"
+        assert self.teachers, "taught needs --teacher"
         super().__init__(network, config, number, sets)
-        loaded = [load(configs.load(run / "config.yaml"), run / WEIGHTS).eval() for run in self.teachers]
+        loaded = [load(configs.load(a / "config.yaml"), a / WEIGHTS).eval() for a in self.teachers]
         self.augment = TaughtAugment(self.stage.augmentation or config.augmentation, loaded)
 
     def _mask_losses(self, logits: Tensor, masks: Tensor) -> dict[str, Tensor]:
@@ -531,12 +531,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="QaTa-COV19")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; goes on if it is there")
     parser.add_argument("--start", type=Path, help="for frozen: the run of image-only to build on")
-    parser.add_argument("--teachers", type=Path, nargs="+", default=[], help="for taught: runs of sgseg")
+    parser.add_argument("--teacher", type=Path, action="append", help="for taught: a run; any number")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("changes", nargs="*", help="more changes, as stages.0.epochs=3")
     arguments = parser.parse_intermixed_args()
     idea = IDEAS[arguments.idea]
-    Frozen.start, Taught.teachers = arguments.start, arguments.teachers
+    Frozen.start, Taught.teachers = arguments.start, arguments.teacher or ()
     run.StageModule = idea.stage  # type: ignore[misc]  # what this file is for: the library has no such stages
     if (arguments.out / "config.yaml").is_file():
         run.resume(arguments.out)
