@@ -43,7 +43,7 @@ from sgseg.training import config as configs
 from sgseg.training.cache import Arrays
 from sgseg.training.config import Augmentation, Config
 from sgseg.training.losses import mask_loss
-from sgseg.training.module import StageModule, repeat_features, standardise, zone_index
+from sgseg.training.module import StageModule, repeat_features, zone_index
 from sgseg.training.networks import WEIGHTS, AnyNetwork, load
 
 Sets = Sequence[tuple[Arrays, int]]
@@ -440,8 +440,19 @@ class Taught(StageModule):
     def __init__(self, network: AnyNetwork, config: Config, number: int, sets: Sets) -> None:
         assert self.teachers, "taught needs --teacher"
         super().__init__(network, config, number, sets)
-        loaded = [load(configs.load(a / "config.yaml"), a / WEIGHTS).eval() for a in self.teachers]
-        self.augment = TaughtAugment(self.stage.augmentation or config.augmentation, loaded)
+        # A list, for modules in it are no part of this one and of its checkpoints.
+        self.loaded = [load(configs.load(a / "config.yaml"), a / WEIGHTS).eval() for a in self.teachers]
+        self.augment = TaughtAugment(self.augment.config, self._drawn)
+
+    def _drawn(self, images: Tensor, zones: Tensor) -> Tensor:
+        """(B, 2, H, W): without a report and with the true one."""
+        reports = torch.cat([torch.full((len(images),), NO_REPORT), zone_index(zones)])
+        images = self._seen(images)
+        masks = []
+        for teacher in self.loaded:
+            features = repeat_features(teacher.encode(images).features, 2)
+            masks.append(teacher.decode(features, reports, teacher.report_encoder()).float().sigmoid())
+        return torch.cat(torch.stack(masks).mean(0).chunk(2), 1)
 
     def _mask_losses(self, logits: Tensor, masks: Tensor) -> dict[str, Tensor]:
         paths = len(logits) // len(self.augment.drawn)  # without a report, then with one
@@ -452,26 +463,19 @@ class Taught(StageModule):
 class TaughtAugment(augmentation.Augment):
     """What teachers draw on the X-ray as it is goes the way of its mask, and is kept: (B, 2, H, W)."""
 
-    def __init__(self, config: Augmentation, teachers: Sequence[Any]) -> None:
+    def __init__(self, config: Augmentation, draw: Callable[[Tensor, Tensor], Tensor]) -> None:
+        assert not config.flip, "taught mirrors nothing"
         super().__init__(config)
-        self.teach = lambda *given: torch.stack([_draw(teacher, *given) for teacher in teachers]).mean(0)
+        self.draw = draw
 
     @torch.no_grad()
     def forward(self, images: Tensor, masks: Tensor, zones: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         transform = augmentation._sample_transforms(masks, self.config)
-        together = torch.cat([images, masks, self.teach(images, zones)], 1)
+        together = torch.cat([images, masks, self.draw(images, zones)], 1)
         together = warp_affine(together, transform, images.shape[2:], align_corners=False)
         images, masks, self.drawn = together.split((1, 1, 2), 1)
         images = self.intensity(images.clamp(0, 1)).clamp(0, 1)
         return augmentation._paint_bars(images, self.config.border), (masks > 0.5).float(), zones
-
-
-def _draw(teacher: Any, images: Tensor, zones: Tensor) -> Tensor:
-    """(B, 2, H, W): without a report and with the true one."""
-    reports = torch.cat([torch.full((len(images),), NO_REPORT), zone_index(zones)])
-    encoded = teacher.encode(standardise(images).contiguous(memory_format=torch.channels_last))
-    logits = teacher.decode(repeat_features(encoded.features, 2), reports, teacher.report_encoder())
-    return torch.cat(logits.float().sigmoid().chunk(2), 1)
 
 
 class Idea(NamedTuple):
